@@ -1,0 +1,37 @@
+# All that anyone needs: install, test, check, demo, docs. Each installs what it needs into .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+OUTPUT ?= outputs/demo
+
+.PHONY: install test check demo docs fix clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train,dev]'
+	touch $@
+
+test: $(STAMP)
+	$(BIN)/pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python docs/generate.py --check
+
+fix: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(STAMP)
+	$(BIN)/python docs/generate.py
+
+# The small-budget study on the Schema-Guided Dialogue data: make demo DATA=path/to/sgd
+demo: $(STAMP)
+	$(BIN)/askwell study learn-to-ask --data $(DATA) --budget small --output $(OUTPUT)
+
+clean:
+	rm -rf .venv dist .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,30 @@
+"""The errors that a user can mend. The command line prints one of them as a single line and exits with 2.
+
+AskwellError
+├── RecipeError    a recipe or a flag is wrong: unknown key, wrong type, a rule between fields
+├── RunError       a run directory cannot be used: it exists, is in use, is unfinished
+├── DataError      input cannot be read: a missing file, a malformed line, too many bad records
+└── MissingExtra   an optional dependency is not installed
+
+A message names the value, the rule and the fix. Anything else is a bug and keeps its traceback.
+"""
+
+
+class AskwellError(Exception):
+    """Base of every error that a user can mend."""
+
+
+class RecipeError(AskwellError):
+    """A recipe or a flag is wrong."""
+
+
+class RunError(AskwellError):
+    """A run directory cannot be used."""
+
+
+class DataError(AskwellError):
+    """Input cannot be read, or too much of it is bad."""
+
+
+class MissingExtra(AskwellError):
+    """An optional dependency is not installed."""

@@ -1,0 +1,1 @@
+"""Figures that say how good a policy is, and how sure they are."""

@@ -1,0 +1,213 @@
+"""`askwell evaluate turns`: a policy's replies at logged turns, graded against what hindsight says of each.
+
+Reads the turns of `askwell label` and a grader of `askwell grader`; writes replies.jsonl (resumable), records.jsonl
+(a Grade a reply, in the order of turns, then samples), report.json and report.md. Beside the policy stands the
+expert, graded by the same grader: the ceiling that this grader allows.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from askwell import jsonl, runs
+from askwell.errors import DataError, RecipeError
+from askwell.evaluation import report, sampling
+from askwell.evaluation.agreement import Agreement, Opinion, agreement, perplexities
+from askwell.evaluation.metrics import expert_replies, figures, truth
+from askwell.generation import LocalPolicy
+from askwell.grading.replies import parse
+from askwell.grading.rewards import grade
+from askwell.grading.slots import SlotGrader
+from askwell.recipes import EvaluateTurnsRecipe
+from askwell.records import Grade, Reply, Turn
+
+log = logging.getLogger(__name__)
+LABEL, GRADER = "askwell label", "askwell grader"
+
+
+class Grader(Protocol):
+    """Reads the slots that a question asks for (None: it abstains); knows the slots of a service."""
+
+    def asked(self, questions: Sequence[tuple[str, str]]) -> list[frozenset[str] | None]: ...
+
+    def slots(self, service: str) -> frozenset[str]: ...
+
+
+class Selected(NamedTuple):
+    """The turns to evaluate, and how many were passed over for want of a target."""
+
+    turns: list[Turn]
+    without_target: int
+
+
+def inputs(recipe: EvaluateTurnsRecipe) -> list[Path]:
+    """What provenance hashes; a policy or reader that is a name on the Hub has no files here."""
+    paths = [recipe.input, recipe.grader, recipe.second_grader, Path(recipe.policy)]
+    if recipe.reader is not None:
+        paths.append(Path(recipe.reader))
+    return [path for path in paths if path is not None and path.exists()]
+
+
+def plan(recipe: EvaluateTurnsRecipe) -> dict[str, object]:
+    """How many replies will be drawn and graded."""
+    check(recipe)
+    selected = select(recipe)
+    return {**counts_of(selected), "replies": len(selected.turns) * recipe.samples}
+
+
+def run(recipe: EvaluateTurnsRecipe, run: runs.Run) -> dict[str, object]:
+    """Draw, grade, report; returns counts."""
+    check(recipe)
+    selected = select(recipe)
+    turns = selected.turns
+    grader = SlotGrader.load(recipe.grader / "checkpoint")
+    second = SlotGrader.load(recipe.second_grader / "checkpoint") if recipe.second_grader else None
+    replies = sampling.draw(
+        turns,
+        lambda: LocalPolicy.load(recipe.policy, prompt=recipe.prompt),
+        path=run.path / "replies.jsonl",
+        recipe=recipe,
+    )
+    place = {turn.id: i for i, turn in enumerate(turns)}
+    replies = sorted(replies, key=lambda reply: (place[reply.turn_id], reply.sample))
+    grades = graded(turns, replies, grader, stop_marker=recipe.stop_marker)
+    jsonl.write(run.records, grades)
+    check_unscored(turns, grades, recipe)
+    log.info("%d replies graded; intervals and report", len(grades))
+    experts = expert_replies(turns, recipe.stop_marker)
+    expert_grades = graded(turns, experts, grader, stop_marker=recipe.stop_marker)
+    counts = {**counts_of(selected), **reply_counts(grades)}
+    value = report.build(
+        figures(turns, grades, stop_marker=recipe.stop_marker, seed=recipe.seed),
+        expert=figures(turns, expert_grades, stop_marker=recipe.stop_marker, seed=recipe.seed),
+        agreement=None if second is None else compare(turns, grades, replies, second, recipe=recipe),
+        reader=None if recipe.reader is None else read(turns, grades, recipe.reader, recipe=recipe),
+        counts=counts,
+    )
+    report.write(value, turns, grades, recipe=recipe, directory=run.path)
+    return counts
+
+
+def check(recipe: EvaluateTurnsRecipe) -> None:
+    """Refuse before anything is drawn what would fail after hours."""
+    runs.require(recipe.grader, made_by=GRADER)
+    if recipe.second_grader is not None:
+        runs.require(recipe.second_grader, made_by=GRADER)
+        if recipe.second_grader.resolve() == recipe.grader.resolve():
+            raise RecipeError(
+                f"second_grader {str(recipe.second_grader)!r} is the grader itself, which agrees with itself; "
+                "name the output of another `askwell grader`, or leave it out"
+            )
+    if recipe.reader is not None and recipe.reader == recipe.policy:
+        raise RecipeError(
+            f"reader {recipe.reader!r} is the policy itself, to which its own questions are likely; "
+            "name a model that the policy never saw, or leave it out"
+        )
+
+
+def select(recipe: EvaluateTurnsRecipe) -> Selected:
+    """The turns of the split that have a target, of the first `limit` conversations."""
+    turns: list[Turn] = []
+    conversations: set[str] = set()
+    without_target = 0
+    for turn in runs.records_of(recipe.input, Turn, made_by=LABEL):
+        if turn.split != recipe.split:
+            continue
+        if turn.conversation_id not in conversations and len(conversations) == recipe.limit:
+            continue
+        conversations.add(turn.conversation_id)
+        if turn.target is None:
+            without_target += 1
+        else:
+            turns.append(turn)
+    if not turns:
+        raise DataError(
+            f"{recipe.input}: no turn with a target in split {recipe.split!r} ({without_target} without one); "
+            "choose another --split, or ingest with a larger share for it"
+        )
+    return Selected(turns, without_target)
+
+
+def graded(turns: Sequence[Turn], replies: Sequence[Reply], grader: Grader, *, stop_marker: str) -> list[Grade]:
+    """A grade a reply, in their order. Only questions at turns with a service are shown to the grader."""
+    by_id = {turn.id: turn for turn in turns}
+    parsed = [parse(reply.text, stop_marker) for reply in replies]
+    shown = [
+        (i, (service, parsed[i].text))
+        for i, reply in enumerate(replies)
+        if parsed[i].decision == "continue" and (service := by_id[reply.turn_id].service) is not None
+    ]
+    answers = grader.asked([pair for _, pair in shown])
+    asked = dict(zip((i for i, _ in shown), answers, strict=True))
+    slots = {service: grader.slots(service) for i, (service, _) in shown if asked[i] is not None}
+    return [
+        grade(
+            turn := by_id[reply.turn_id],
+            reply.text,
+            reply.sample,
+            asked=asked.get(i),
+            slots=slots.get(turn.service or "", frozenset()),
+            stop_marker=stop_marker,
+        )
+        for i, reply in enumerate(replies)
+    ]
+
+
+def check_unscored(turns: Sequence[Turn], grades: Sequence[Grade], recipe: EvaluateTurnsRecipe) -> None:
+    """Raises DataError where too few questions are scored for the rest to speak for the policy."""
+    expert_asks = {turn.id for turn in turns if truth(turn) == "continue"}
+    both = [grade for grade in grades if grade.turn_id in expert_asks and grade.decision == "continue"]
+    reasons = Counter(grade.reason for grade in both if grade.content_score is None)
+    if reasons.total() > recipe.max_unscored * len(both):
+        share = reasons.total() / len(both)
+        why = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+        raise DataError(
+            f"{reasons.total()} of {len(both)} questions ({share:.0%}) are unscored, above max_unscored "
+            f"{recipe.max_unscored:.0%}: {why}; see records.jsonl in {recipe.output}. Evaluate with a grader that was "
+            "fitted on these services, or accept the share with `--max_unscored 1` and another --output"
+        )
+
+
+def compare(
+    turns: Sequence[Turn], grades: Sequence[Grade], replies: Sequence[Reply], grader: Grader, *, recipe: EvaluateTurnsRecipe
+) -> Agreement:
+    """The second grader's opinion of the same replies."""
+    marker = recipe.stop_marker
+    opinion = Opinion(
+        policy=graded(turns, replies, grader, stop_marker=marker),
+        expert=graded(turns, expert_replies(turns, marker), grader, stop_marker=marker),
+    )
+    return agreement(turns, grades, opinion, stop_marker=marker, seed=recipe.seed)
+
+
+def read(
+    turns: Sequence[Turn], grades: Sequence[Grade], name: str, *, recipe: EvaluateTurnsRecipe
+) -> report.Figures:
+    """Perplexities under the reader."""
+    reader = LocalPolicy.load(name)
+    found = perplexities(turns, grades, reader, batch=recipe.batch, stop_marker=recipe.stop_marker, seed=recipe.seed)
+    return report.as_json(found)
+
+
+def counts_of(selected: Selected) -> dict[str, object]:
+    """What is evaluated."""
+    decisions = Counter(truth(turn) for turn in selected.turns)
+    return {
+        "turns": len(selected.turns),
+        "turns: continue": decisions["continue"],
+        "turns: stop": decisions["stop"],
+        "turns without target": selected.without_target,
+        "conversations": len({turn.conversation_id for turn in selected.turns}),
+    }
+
+
+def reply_counts(grades: Sequence[Grade]) -> dict[str, object]:
+    """What the policy did, and what could not be scored, by reason."""
+    unscored = Counter(grade.reason for grade in grades if grade.reward is None)
+    return {
+        "replies": len(grades),
+        "questions": sum(grade.decision == "continue" for grade in grades),
+        **{reason: count for reason, count in sorted(unscored.items())},
+    }

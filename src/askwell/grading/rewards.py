@@ -1,0 +1,92 @@
+"""The reward of Learn-to-Ask, R = R_s (1 + beta R_a) + Omega (section 4.2.5), and the exact grade of a reply.
+
+`R_s` is 1 when the reply's decision is the target's, else 0. `R_a` is 1, 0.5 or 0 as the question asks for what
+the expert still went on to find out, for something else that is unknown, or for neither; 1 on a correct stop.
+`Omega` is 1, 0.5 or 0 for one, two, or three and more questions (0 for none), on a stop 1 for the bare marker;
+0 where the decision is wrong. What cannot be judged is unscored (None), never 0.
+"""
+
+from collections.abc import Set
+
+from askwell.grading.replies import Parsed, parse, question_marks
+from askwell.records import Grade, Target, Turn
+
+BETA = 2.0
+
+
+def reward(decision_score: float, content_score: float, format_score: float, *, beta: float = BETA) -> float:
+    """R = R_s (1 + beta R_a) + Omega, in [0, 2 + beta]."""
+    return decision_score * (1 + beta * content_score) + format_score
+
+
+def content(asked: Set[str], *, facts: Set[str], known: Set[str], slots: Set[str]) -> float:
+    """R_a of a question against exact truth.
+
+    1 when every slot asked is in `facts` (I*); 0.5 when some are, or when one is a slot of the service that is
+    still unknown but not in I*; 0 when all are known already, unrelated, or nothing is asked.
+    """
+    if asked and asked <= facts:
+        return 1.0
+    if asked & facts or asked & (slots - known):
+        return 0.5
+    return 0.0
+
+
+def format_of(parsed: Parsed, questions: int) -> float:
+    """Omega of a reply whose decision is right."""
+    if parsed.decision == "stop":
+        return 1.0 if parsed.bare else 0.0
+    return {1: 1.0, 2: 0.5}.get(questions, 0.0)
+
+
+def grade(
+    turn: Turn, reply: str, sample: int, *, asked: frozenset[str] | None, slots: Set[str], stop_marker: str = "<stop />"
+) -> Grade:
+    """Grade one reply at a turn whose target is known.
+
+    `asked` is what a slot grader reads in the reply (None: it abstains), `slots` the slots of the turn's service.
+    A question without a question mark counts as one question when it asks for a slot ("Tell me the city.").
+    """
+    target = turn.target
+    if target is None:
+        raise ValueError(f"turn {turn.id} has no target")
+    parsed = parse(reply, stop_marker)
+    questions = 0 if parsed.decision == "stop" else max(question_marks(parsed.text), 1 if asked else 0)
+    asks = parsed.decision == "continue"
+    common = {
+        "turn_id": turn.id,
+        "sample": sample,
+        "reply": reply,
+        "decision": parsed.decision,
+        "questions": questions,
+        "asked": tuple(sorted(asked)) if asks and asked is not None else None,
+        "repeats": repeats(asked, target, turn) if asks else None,
+    }
+    if parsed.decision != target.decision:
+        reason = "asked where the expert stopped" if target.decision == "stop" else "stopped where the expert asked"
+        return Grade(**common, decision_score=0, content_score=0, format_score=0, reward=0, reason=reason)
+    omega = format_of(parsed, questions)
+    if parsed.decision == "stop":
+        reason = "stopped with the expert"
+        return Grade(
+            **common, decision_score=1, content_score=1, format_score=omega, reward=reward(1, 1, omega), reason=reason
+        )
+    if target.facts is None or asked is None:
+        reason = "unscored: the grader abstains" if asked is None else "unscored: the truth names no facts"
+        counted = omega if asked is not None or questions else None
+        return Grade(**common, decision_score=1, content_score=None, format_score=counted, reward=None, reason=reason)
+    score = content(asked, facts=set(target.facts), known=set(turn.known), slots=slots)
+    reason = f"asks for {', '.join(sorted(asked)) or 'nothing'}; still to find out: {', '.join(target.facts)}"
+    return Grade(
+        **common,
+        decision_score=1,
+        content_score=score,
+        format_score=omega,
+        reward=reward(1, score, omega),
+        reason=reason,
+    )
+
+
+def repeats(asked: frozenset[str] | None, target: Target, turn: Turn) -> bool | None:
+    """Whether a question asks for a slot that the context already fills and the expert did not ask again."""
+    return None if asked is None else bool(asked & set(turn.known) - set(target.facts or ()))

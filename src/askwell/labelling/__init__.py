@@ -1,0 +1,1 @@
+"""From conversations to what training and evaluation read: turns with targets."""

@@ -1,0 +1,351 @@
+"""One pydantic class per command: what a YAML recipe or a flag may say. No torch.
+
+A recipe file names its command (`command: train`) and its fields; dotted overrides on the command line win
+(`--optimizer.learning_rate 1e-5`). The docstring under a field is its only description: `askwell COMMAND --help`
+and `docs/cli.md` print it. Values are validated once, here; stages trust them.
+"""
+
+import difflib
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import Self
+
+from askwell.errors import DataError, RecipeError
+from askwell.records import Split
+
+T = TypeVar("T", bound="Recipe")
+
+
+class Section(BaseModel):
+    """A group of fields inside a recipe."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, defer_build=True
+    )
+
+
+class Recipe(Section):
+    """What every command takes."""
+
+    output: Path
+    """Run directory to create; an unfinished run of the same recipe in it is resumed."""
+    seed: int = 0
+    """Seed of everything that is drawn at random."""
+
+
+class Shares(Section):
+    """Shares of the groups that go to dev and test; the rest is train."""
+
+    dev: float = Field(default=0.05, ge=0, lt=1)
+    """Share of dev, in [0, 1)."""
+    test: float = Field(default=0.15, ge=0, lt=1)
+    """Share of test, in [0, 1)."""
+
+    @model_validator(mode="after")
+    def _leave_some_train(self) -> Self:
+        if self.dev + self.test >= 1:
+            raise ValueError(f"dev {self.dev} + test {self.test} leave nothing to train on; their sum must be below 1")
+        return self
+
+
+class IngestRecipe(Recipe):
+    """Public formats or your own logs to conversations, split by group."""
+
+    source: Literal["chat", "sgd", "realmedconv", "mts_dialog"]
+    """Format of the input; `chat` is JSONL of OpenAI-style messages with optional id, group, goal, outcome."""
+    input: Path
+    """A file, or a folder whose files of that format are all read, in order of their names."""
+    split: Shares = Shares()
+    """Shares of dev and test, by hash of the group."""
+    max_rejected: float = Field(default=0.01, ge=0, le=1)
+    """Share of rejected conversations above which the stage fails."""
+    limit: int | None = Field(default=None, ge=1)
+    """Read at most this many conversations."""
+
+
+class LabelRecipe(Recipe):
+    """Hindsight: conversations to turns with targets (what the expert still found out, and whether it stopped)."""
+
+    input: Path
+    """Run directory of `askwell ingest`."""
+    truth: Literal["acts", "ending"] = "acts"
+    """`acts`: exact truth from annotated dialogue acts. `ending`: the decision alone, from where the log ends."""
+    compat: Literal["as_released"] | None = None
+    """`as_released` reproduces the published splitter: contexts of the current round only, a second stop turn."""
+
+
+class ScratchModel(Section):
+    """A small Qwen2-style transformer with a tokenizer trained on the corpus, for machines without weights."""
+
+    vocabulary: int = Field(default=4096, ge=300)
+    """Tokens of the byte-level BPE."""
+    hidden: int = Field(default=192, ge=8)
+    """Width of the residual stream; a multiple of `heads`."""
+    layers: int = Field(default=4, ge=1)
+    """Transformer blocks."""
+    heads: int = Field(default=4, ge=1)
+    """Attention heads."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden % (2 * self.heads):
+            raise ValueError(f"hidden {self.hidden} must be an even multiple of heads {self.heads}")
+        return self
+
+
+class Lora(Section):
+    """Low-rank adapters instead of full weights (PEFT)."""
+
+    rank: int = Field(default=16, ge=1)
+    """Rank of the adapters."""
+    alpha: int = Field(default=32, ge=1)
+    """Scale; adapters are multiplied by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout before the adapters."""
+    targets: tuple[str, ...] = ()
+    """Names of the modules that get an adapter; none named: every linear layer but the head."""
+
+
+class Optimizer(Section):
+    """AdamW and its schedule."""
+
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak learning rate (1e-3 suits scratch models, 1e-5 full weights of a pretrained one, 1e-4 LoRA)."""
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the steps in which the rate rises from 0."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate falls after the warm-up."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Decoupled weight decay."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are clipped to this norm."""
+
+
+class TrainRecipe(Recipe):
+    """Train a policy that asks the next question or stops."""
+
+    method: Literal["sft"] = "sft"
+    """`sft`: imitate the expert's next utterance, or the stop marker."""
+    input: Path
+    """Run directory of `askwell label`; with `loss: all`, of `askwell ingest` (whole conversations)."""
+    model: str = "scratch"
+    """Path or name of a Hugging Face causal language model, or `scratch`."""
+    scratch: ScratchModel = ScratchModel()
+    """Sizes of the scratch model."""
+    lora: Lora | None = None
+    """Train adapters instead of full weights."""
+    loss: Literal["response", "all"] = "response"
+    """Tokens that carry the loss: the expert's response, or every token of whole conversations (a base model)."""
+    stop_marker: str = Field(default="<stop />", min_length=1)
+    """What the policy says to stop."""
+    prompt: str = ""
+    """System prompt: a file of `askwell/texts/prompts` by name (`policy`), or empty for none."""
+    split: Split = "train"
+    """Which split to train on."""
+    limit: int | None = Field(default=None, ge=1)
+    """Train on at most this many conversations."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the data."""
+    batch: int = Field(default=32, ge=1)
+    """Sequences an optimizer step, over all processes together."""
+    micro_batch: int = Field(default=32, ge=1)
+    """Sequences a forward pass on one process."""
+    max_tokens: int = Field(default=1024, ge=16)
+    """Longest sequence; of a longer one the oldest messages are left out, and counted."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the forward pass; weights stay in float32."""
+    optimizer: Optimizer = Optimizer()
+    """Optimizer settings."""
+    checkpoint_every: int = Field(default=100, ge=1)
+    """Steps between checkpoints to resume from."""
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> Self:
+        if self.batch % self.micro_batch:
+            raise ValueError(f"batch {self.batch} must be a multiple of micro_batch {self.micro_batch}")
+        return self
+
+
+class GraderRecipe(Recipe):
+    """Fit a grader for exact truth: which slots does a question ask for, given the service?"""
+
+    input: tuple[Path, ...]
+    """Run directories of `askwell ingest --source sgd`; every SYSTEM utterance with its acts is an example."""
+    kind: Literal["linear", "neighbours"] = "linear"
+    """Kind of model; let one kind reward and the other evaluate."""
+    fold: Literal["all", "even", "odd"] = "all"
+    """Which training conversations to learn from, by hash of the group: two graders share none."""
+    precision: float = Field(default=0.95, gt=0, lt=1)
+    """Exact-set match to reach on what is scored; the grader abstains elsewhere."""
+
+
+class EvaluateTurnsRecipe(Recipe):
+    """Offline metrics of a policy at logged turns: WA, WA-GH, WC, WS, AA, FC, TR and what they leave out."""
+
+    input: Path
+    """Run directory of `askwell label`."""
+    policy: str
+    """Checkpoint directory or Hugging Face name of the policy."""
+    grader: Path
+    """Run directory of `askwell grader`: the one that evaluates."""
+    second_grader: Path | None = None
+    """Another grader, for the agreement of the two on the same replies."""
+    reader: str | None = None
+    """Checkpoint of a language model that the policy never saw: perplexity of the questions under it."""
+    split: Split = "test"
+    """Which split to evaluate."""
+    limit: int | None = Field(default=None, ge=1)
+    """Evaluate at most this many conversations."""
+    samples: int = Field(default=1, ge=1)
+    """Replies drawn a turn."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Sampling temperature; 0 is greedy."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus sampling."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    """Longest reply."""
+    stop_marker: str = Field(default="<stop />", min_length=1)
+    """What the policy says to stop."""
+    prompt: str = ""
+    """System prompt: a file of `askwell/texts/prompts` by name, or empty for none; as in training."""
+    batch: int = Field(default=64, ge=1)
+    """Turns a generation batch."""
+    shown: int = Field(default=30, ge=0)
+    """Sampled turns printed in the report."""
+    max_unscored: float = Field(default=0.5, ge=0, le=1)
+    """Share of unscored questions above which the stage fails."""
+
+
+class StudyRecipe(Recipe):
+    """A paper's table from raw data to report, in one command."""
+
+    data: Path
+    """Folder of the Schema-Guided Dialogue data, with `train` and `dev` in it."""
+    rows: tuple[Literal["base", "sft"], ...] = ("base", "sft")
+    """Rows of the table."""
+    budget: Literal["small", "full"] = "full"
+    """`small` is for two cores and a coffee, `full` for four cores and a quarter of an hour."""
+    seeds: int = Field(default=1, ge=1)
+    """Training runs a row."""
+
+
+def read_recipe(path: Path, command: str) -> dict[str, Any]:
+    """The mapping in a YAML recipe, less its `command`, which must be the one that was called."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of fields, not {type(values).__name__}")
+    declared = values.pop("command", None)
+    if declared != command:
+        raise RecipeError(
+            f"{path}: a recipe for command {declared!r}, called as {command!r}; call `askwell {declared}`"
+        )
+    return values
+
+
+def override(values: dict[str, Any], flags: list[str]) -> dict[str, Any]:
+    """Merge `--a.b value` (or `--a.b=value`) pairs over nested `values`; lists and mappings are read as YAML."""
+    queue = list(flags)
+    while queue:
+        flag = queue.pop(0)
+        if not flag.startswith("--") or flag == "--":
+            raise RecipeError(f"unexpected argument {flag!r}; a recipe comes first, then `--field value` pairs")
+        name, equals, text = flag[2:].partition("=")
+        if not equals:
+            if not queue:
+                raise RecipeError(f"--{name} has no value; write `--{name} VALUE`")
+            text = queue.pop(0)
+        *parents, last = name.replace("-", "_").split(".")
+        place = values
+        for parent in parents:
+            inner = place.get(parent)
+            place[parent] = dict(inner) if isinstance(inner, dict) else {}
+            place = place[parent]
+        place[last] = scalar(text)
+    return values
+
+
+def scalar(text: str) -> object:
+    """A flag's value: `null`, a YAML list or mapping, else the text itself, which pydantic turns into the type."""
+    if text in ("null", "none", "None"):
+        return None
+    if text[:1] in ("[", "{"):
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError:
+            return text
+    return text
+
+
+def resolve(kind: type[T], values: dict[str, Any]) -> T:
+    """Validate `values` as a `kind`. Raises RecipeError: every fault on one line, each with value, rule and fix."""
+    split_lists(kind, values)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        faults = [describe(kind, fault) for fault in error.errors(include_url=False)]
+        raise RecipeError("; ".join(dict.fromkeys(faults))) from None
+
+
+def split_lists(kind: type[BaseModel], values: dict[str, Any]) -> None:
+    """`a,b` given for a list field becomes [a, b]."""
+    for name, value in values.items():
+        field = kind.model_fields.get(name)
+        if field is not None and isinstance(value, str) and typing.get_origin(field.annotation) is tuple:
+            values[name] = [part for part in value.split(",") if part]
+
+
+def describe(kind: type[BaseModel], fault: Any) -> str:
+    """One pydantic fault in one clause."""
+    place = [str(part) for part in fault["loc"]]
+    name = ".".join(place) or "recipe"
+    if fault["type"] == "extra_forbidden":
+        known = field_names(kind)
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known fields: {', '.join(known)}"
+        return f"unknown field {name!r}; {hint}"
+    if fault["type"] == "missing":
+        return f"{name!r} is missing; give `--{name} VALUE` or `{name}:` in the recipe"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return message if name == "recipe" else f"{name}: {message}"
+    return f"{name}: {fault['input']!r} is not valid: {message[:1].lower()}{message[1:]}"
+
+
+def field_names(kind: type[BaseModel], prefix: str = "") -> list[str]:
+    """All dotted field names of a recipe class."""
+    names: list[str] = []
+    for name, field in kind.model_fields.items():
+        names.append(prefix + name)
+        if section := section_of(field.annotation):
+            names += field_names(section, f"{prefix}{name}.")
+    return names
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The Section class inside an annotation such as `Lora | None`, if there is one."""
+    options = typing.get_args(annotation) if typing.get_origin(annotation) in (typing.Union, types.UnionType) else ()
+    for option in (annotation, *options):
+        if isinstance(option, type) and issubclass(option, Section):
+            return option
+    return None
+
+
+def existing(path: Path, what: str) -> Path:
+    """`path`, or a DataError that says what was expected there."""
+    if not path.exists():
+        raise DataError(f"{path}: no such {what}")
+    return path

@@ -1,0 +1,112 @@
+"""Every JSONL line that a stage writes or reads: the map of the project.
+
+Records are frozen and refuse unknown fields. No I/O, no torch. `docs/records.md` shows one of each.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Role = Literal["system", "user", "assistant"]
+"""Who speaks: `user` is the person who is asked, `assistant` the expert (and later the policy)."""
+
+Split = Literal["train", "dev", "test"]
+
+
+Decision = Literal["continue", "stop"]
+"""What an expert or a policy does at a turn."""
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+class Act(Record):
+    """One annotated dialogue act of a message, e.g. REQUEST(city) in the service Restaurants_1."""
+
+    act: str
+    slot: str = ""
+    service: str = ""
+
+
+class Message(Record):
+    """One message of a conversation; `acts` only where the source annotates them."""
+
+    role: Role
+    content: str
+    acts: tuple[Act, ...] = ()
+
+
+class Conversation(Record):
+    """One logged dialogue. `group` is what must not be split over train, dev and test (a post, a person)."""
+
+    id: str
+    group: str
+    split: Split
+    source: str
+    messages: tuple[Message, ...]
+    goal: str | None = None
+    outcome: str | None = None
+
+
+class Target(Record):
+    """What hindsight says of a turn (Learn-to-Ask, section 4.2.3).
+
+    `facts` is I*, what the expert still went on to find out: empty at a stop, None where the truth in use
+    does not say (then a question cannot be scored, only the decision).
+    """
+
+    decision: Decision
+    facts: tuple[str, ...] | None = None
+
+
+class Turn(Record):
+    """A decision point: everything said before the expert's reply, the reply, and the observed future.
+
+    `service` and `known` come with annotated sources alone: the service that the conversation is about at
+    this point, and the slots of it that the context already fills.
+    """
+
+    id: str
+    conversation_id: str
+    group: str
+    split: Split
+    index: int
+    context: tuple[Message, ...]
+    expert_reply: str
+    future: tuple[Message, ...]
+    target: Target | None = None
+    service: str | None = None
+    known: tuple[str, ...] = ()
+
+
+class Reply(Record):
+    """What a policy said at a turn; `sample` counts the replies drawn for one turn, `policy` names who spoke."""
+
+    turn_id: str
+    sample: int
+    text: str
+
+
+class Grade(Record):
+    """What the grader says of a reply against a turn's target. None means unscored, with its reason.
+
+    decision_score R_s in {0, 1}; content_score R_a in {0, 0.5, 1}; format_score Omega in {0, 0.5, 1};
+    reward R_s * (1 + 2 R_a) + Omega, in [0, 4]. `asked` holds the slots that the reply asks for, None where
+    the grader abstains or was not consulted; `repeats` is true when the reply asks for what is already known.
+    """
+
+    turn_id: str
+    sample: int
+    reply: str
+    decision: Decision
+    questions: int = Field(ge=0)
+    asked: tuple[str, ...] | None = None
+    repeats: bool | None = None
+    decision_score: float
+    content_score: float | None
+    format_score: float | None
+    reward: float | None
+    reason: str

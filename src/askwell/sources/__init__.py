@@ -1,0 +1,1 @@
+"""Public formats and people's own logs, read into conversations."""

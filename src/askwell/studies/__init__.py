@@ -1,0 +1,1 @@
+"""Readable scripts that chain stages into a paper's table."""

@@ -1,0 +1,1 @@
+"""Training of policies, one algorithm a file."""
