@@ -87,7 +87,7 @@ def test_no_room_without_a_name_from_the_domain():
 
 def test_the_architecture_page_shows_the_same_law():
     page = (ROOT / "docs" / "architecture.md").read_text()
-    drawn = page.split("```")[1].splitlines()
+    drawn = page.split("```text\n")[1].split("```")[0].splitlines()
     rooms = [line.split()[0].removesuffix(".py").rstrip("/") for line in drawn if line and not line.startswith(" ")]
     assert rooms == ROOMS[1:]
 

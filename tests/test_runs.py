@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from askwell import runs
+from askwell import jsonl, runs
 from askwell.errors import DataError, RunError
 from askwell.recipes import LabelRecipe
-from askwell.records import Message
+from askwell.records import Conversation, Message
 
 
 def recipe(path: Path, **changes) -> LabelRecipe:
@@ -116,3 +116,30 @@ def test_the_next_stage_reads_only_finished_runs_of_the_right_command(tmp_path):
     assert list(runs.records_of(out, Message, made_by="askwell label")) == [Message(role="user", content="hello")]
     with pytest.raises(DataError, match="the output of `askwell label`, where that of `askwell ingest` is needed"):
         list(runs.records_of(out, Message, made_by="askwell ingest"))
+
+
+def conversations_run(path: Path, count: int) -> Path:
+    with runs.start(recipe(path), "ingest") as run:
+        jsonl.write(
+            run.records,
+            [
+                Conversation(id=str(i), group=str(i), split="test" if i % 2 else "train", source="s", messages=())
+                for i in range(count)
+            ],
+        )
+        run.finish({})
+    return path
+
+
+def test_a_limit_draws_conversations_by_hash_and_a_larger_one_keeps_them(tmp_path):
+    path = conversations_run(tmp_path / "run", 200)
+
+    def drawn(limit):
+        found = runs.sample_of(path, Conversation, made_by="askwell ingest", split="test", limit=limit)
+        return [int(conversation.id) for conversation in found]
+
+    assert drawn(None) == list(range(1, 200, 2))
+    assert len(drawn(10)) == 10
+    assert drawn(10) != drawn(None)[:10]
+    assert set(drawn(10)) < set(drawn(20)) < set(drawn(None))
+    assert drawn(20) == sorted(drawn(20))  # in the order of the file

@@ -8,7 +8,7 @@ import importlib
 import logging
 import os
 import sys
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from pydantic_core import PydanticUndefined
 
@@ -63,9 +63,9 @@ def call(name: str, arguments: list[str]) -> int:
     dry = "--dry-run" in arguments
     recipe = parse(name, [argument for argument in arguments if argument != "--dry-run"])
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
-    stage = importlib.import_module(command.stage)
+    stage = cast(runs.Stage, importlib.import_module(command.stage))
     if dry:
-        runs.check(recipe.output, {"command": name, **recipe.model_dump(mode="json")})
+        runs.check(recipe, name)
         print(recipe.model_dump_json(indent=1))
         print_counts(stage.plan(recipe))
         return 0
@@ -73,10 +73,7 @@ def call(name: str, arguments: list[str]) -> int:
         # A second process of `accelerate launch`: the first owns the run directory.
         stage.run(recipe, runs.Run(recipe.output, resumed=False))
         return 0
-    with runs.start(recipe, name, inputs=stage.inputs(recipe)) as run:
-        counts = stage.run(recipe, run)
-        run.finish(counts)
-    print_counts(counts)
+    print_counts(runs.carry_out(stage, recipe, name))
     print(f"done: {recipe.output}")
     return 0
 

@@ -97,6 +97,19 @@ class ScratchModel(Section):
             raise ValueError(f"hidden {self.hidden} must be an even multiple of heads {self.heads}")
         return self
 
+    @property
+    def mlp(self) -> int:
+        """Width of the gated feed-forward layer: 8/3 of `hidden`, rounded up to a multiple of 16."""
+        return -(-self.hidden * 8 // 3 // 16) * 16
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the model where the corpus fills its vocabulary; the head shares the embedding's."""
+        attention = 4 * self.hidden**2 + 3 * self.hidden
+        return self.vocabulary * self.hidden + self.hidden + self.layers * (
+            attention + 3 * self.hidden * self.mlp + 2 * self.hidden
+        )
+
 
 class Lora(Section):
     """Low-rank adapters instead of full weights (PEFT)."""
@@ -163,12 +176,6 @@ class TrainRecipe(Recipe):
     """Optimizer settings."""
     checkpoint_every: int = Field(default=100, ge=1)
     """Steps between checkpoints to resume from."""
-
-    @model_validator(mode="after")
-    def _batches_divide(self) -> Self:
-        if self.batch % self.micro_batch:
-            raise ValueError(f"batch {self.batch} must be a multiple of micro_batch {self.micro_batch}")
-        return self
 
 
 class GraderRecipe(Recipe):

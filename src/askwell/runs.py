@@ -23,16 +23,34 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
 from askwell import __version__, jsonl
 from askwell.errors import DataError, RunError
 from askwell.recipes import Recipe
+from askwell.records import Conversation, Turn
 
 R = TypeVar("R", bound=BaseModel)
+S = TypeVar("S", Conversation, Turn)
 PACKAGES = ("accelerate", "numpy", "peft", "pydantic", "scikit-learn", "tokenizers", "torch", "transformers", "trl")
+
+
+class Stage(Protocol):
+    """A module that carries out a command. `inputs` refuses what cannot be read, before anything is created."""
+
+    def inputs(self, recipe: Any) -> list[Path]:
+        """Files and run directories that are read; their hashes go to provenance."""
+        ...
+
+    def plan(self, recipe: Any) -> dict[str, object]:
+        """What --dry-run prints; writes nothing."""
+        ...
+
+    def run(self, recipe: Any, run: "Run") -> dict[str, object]:
+        """Do the work in `run.path`; returns the counts for the manifest."""
+        ...
 
 
 class Run:
@@ -64,6 +82,25 @@ class Run:
         )
 
 
+def carry_out(stage: Stage, recipe: Recipe, command: str) -> dict[str, object]:
+    """Run a stage to its end in `recipe.output`; returns its counts."""
+    with start(recipe, command, inputs=stage.inputs(recipe)) as run:
+        counts = stage.run(recipe, run)
+        run.finish(counts)
+    return counts
+
+
+def ensure(stage: Stage, recipe: Recipe, command: str) -> dict[str, Any]:
+    """As `carry_out`, but a finished run of the same recipe is used as it is."""
+    path = recipe.output
+    if finished(path):
+        before = json.loads((path / "recipe.json").read_text(encoding="utf-8"))
+        if changes(before, resolved(recipe, command)):
+            raise RunError(f"{path}: a finished run of another recipe; choose another --output, or delete it first")
+        return counts_of(path)
+    return carry_out(stage, recipe, command)
+
+
 @contextmanager
 def start(recipe: Recipe, command: str, *, inputs: Iterable[Path] = (), prompts: Iterable[Path] = ()) -> Iterator[Run]:
     """Create `recipe.output`, or resume what the same recipe left unfinished there; hold its lock meanwhile.
@@ -71,8 +108,7 @@ def start(recipe: Recipe, command: str, *, inputs: Iterable[Path] = (), prompts:
     Raises RunError where the directory is a finished run, another recipe's, in use, or no run at all.
     """
     path = recipe.output
-    resolved = {"command": command, **recipe.model_dump(mode="json")}
-    resumed = check(path, resolved)
+    resumed = check(recipe, command)
     path.mkdir(parents=True, exist_ok=True)
     with (path / ".lock").open("w") as lock:
         try:
@@ -81,15 +117,16 @@ def start(recipe: Recipe, command: str, *, inputs: Iterable[Path] = (), prompts:
             raise RunError(
                 f"{path}: another process is at work in it; wait for it, or choose another --output"
             ) from None
-        write_json(path / "recipe.json", resolved)
+        write_json(path / "recipe.json", resolved(recipe, command))
         write_json(path / "provenance.json", provenance(command, recipe.seed, inputs, prompts))
         if diff := git("diff", "HEAD", "--", "src"):
             (path / "code.diff").write_text(diff + "\n", encoding="utf-8")
         yield Run(path, resumed=resumed)
 
 
-def check(path: Path, resolved: Mapping[str, Any]) -> bool:
-    """Whether `path` holds an unfinished run of this recipe (True), or nothing yet (False); else RunError."""
+def check(recipe: Recipe, command: str) -> bool:
+    """Whether `recipe.output` holds an unfinished run of this recipe (True) or nothing yet (False); else RunError."""
+    path = recipe.output
     if not path.exists():
         return False
     if not path.is_dir():
@@ -99,17 +136,25 @@ def check(path: Path, resolved: Mapping[str, Any]) -> bool:
             raise RunError(f"{path}: exists and is not a run directory; choose another --output, or empty it")
         return False
     ways_out = "choose another --output, or delete it first"
-    if (path / "manifest.json").exists():
+    if finished(path):
         raise RunError(f"{path}: a finished run is never written to; {ways_out}")
     before = json.loads((path / "recipe.json").read_text(encoding="utf-8"))
-    fields = sorted(key for key in before.keys() | resolved.keys() if before.get(key) != resolved.get(key))
-    fields = [key for key in fields if key != "output"]
-    if fields:
-        changed = ", ".join(f"{key} {before.get(key)!r} -> {resolved.get(key)!r}" for key in fields)
+    if changed := changes(before, resolved(recipe, command)):
         raise RunError(
             f"{path}: an unfinished run of another recipe ({changed}); repeat that one to resume it, or {ways_out}"
         )
     return True
+
+
+def resolved(recipe: Recipe, command: str) -> dict[str, Any]:
+    """What recipe.json holds: the command and every field, nulls kept."""
+    return {"command": command, **recipe.model_dump(mode="json")}
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Fields that differ, as `field old -> new`; where the run directory stands does not matter."""
+    fields = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    return ", ".join(f"{key} {before.get(key)!r} -> {now.get(key)!r}" for key in fields if key != "output")
 
 
 def finished(path: Path) -> bool:
@@ -120,6 +165,26 @@ def finished(path: Path) -> bool:
 def records_of(path: Path, kind: type[R], *, made_by: str) -> Iterator[R]:
     """The records of a finished run; `made_by` names the command that makes such a run, for the error."""
     return jsonl.read(records_file(path, made_by=made_by), kind)
+
+
+def sample_of(path: Path, kind: type[S], *, made_by: str, split: str, limit: int | None) -> Iterator[S]:
+    """The records of one split, of at most `limit` conversations.
+
+    Those are drawn by the hash of their id, not taken from the top, where a corpus may hold one kind alone; a larger
+    limit draws the same ones and more.
+    """
+    records = records_of(path, kind, made_by=made_by)
+    if limit is not None:
+        # A first pass over the ids, so that memory does not grow with the records.
+        ids = {conversation_of(record) for record in records if record.split == split}
+        chosen = set(sorted(ids, key=lambda id: hashlib.sha256(id.encode()).digest())[:limit])
+        records = (r for r in records_of(path, kind, made_by=made_by) if conversation_of(r) in chosen)
+    return (record for record in records if record.split == split)
+
+
+def conversation_of(record: Conversation | Turn) -> str:
+    """The id of the conversation that a record is, or belongs to."""
+    return record.conversation_id if isinstance(record, Turn) else record.id
 
 
 def records_file(path: Path, *, made_by: str) -> Path:
@@ -143,9 +208,14 @@ def require(path: Path, *, made_by: str) -> None:
         raise DataError(f"{path}: the output of `askwell {command}`, where that of `{made_by}` is needed")
 
 
+def manifest_of(path: Path) -> dict[str, Any]:
+    """The manifest of a finished run: counts, seconds, files."""
+    return json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+
+
 def counts_of(path: Path) -> dict[str, Any]:
     """The counts in a finished run's manifest."""
-    return json.loads((path / "manifest.json").read_text(encoding="utf-8"))["counts"]
+    return manifest_of(path)["counts"]
 
 
 def provenance(command: str, seed: int, inputs: Iterable[Path], prompts: Iterable[Path]) -> dict[str, Any]:
@@ -204,8 +274,14 @@ def sha256(path: Path) -> str:
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: temporary file, fsync, rename."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    with temporary.open("rb") as file:
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

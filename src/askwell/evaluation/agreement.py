@@ -45,7 +45,13 @@ class Opinion(NamedTuple):
 
 
 def agreement(
-    turns: Sequence[Turn], first: Sequence[Grade], second: Opinion, *, stop_marker: str, draws: int = 2000, seed: int = 0
+    turns: Sequence[Turn],
+    first: Sequence[Grade],
+    second: Opinion,
+    *,
+    stop_marker: str,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> Agreement:
     """Compare two graders on the replies that `first` and `second.policy` both grade."""
     pairs = list(zip(join(turns, first), join(turns, second.policy), strict=True))
@@ -86,7 +92,9 @@ def perplexities(
     Over the turns where both ask, so that the two are measured at the same contexts. An empty reply has no
     perplexity: unscored.
     """
-    both = [item for item in join(turns, grades) if truth(item.turn) == "continue" and item.grade.decision == "continue"]
+    both = [
+        item for item in join(turns, grades) if truth(item.turn) == "continue" and item.grade.decision == "continue"
+    ]
     at = {item.turn.id: item.turn for item in both}
     policy = [(item.turn, parse(item.grade.reply, stop_marker).text) for item in both]
     expert = [(turn, turn.expert_reply.strip()) for turn in at.values()]

@@ -45,9 +45,7 @@ class Unit(NamedTuple):
     seed: int
 
 
-def draw(
-    turns: Sequence[Turn], load: Callable[[], Policy], *, path: Path, recipe: EvaluateTurnsRecipe
-) -> list[Reply]:
+def draw(turns: Sequence[Turn], load: Callable[[], Policy], *, path: Path, recipe: EvaluateTurnsRecipe) -> list[Reply]:
     """All replies, in the order of units; what `path` already holds is kept. `load` is called only if some are owed.
 
     Raises DataError where `path` holds replies of other turns: the input was made anew since.
@@ -55,7 +53,7 @@ def draw(
     planned = list(units(turns, recipe))
     expected = [(turn.id, unit.sample) for unit in planned for turn in unit.turns]
     with jsonl.Appender(path, Reply) as file:
-        replies = file.done
+        replies = list(file.done)
         if [(reply.turn_id, reply.sample) for reply in replies] != expected[: len(replies)]:
             raise DataError(
                 f"{path}: holds replies at other turns than those of {recipe.input}, which was made anew since; "
@@ -73,7 +71,7 @@ def draw(
             # A kill in mid-write leaves part of a unit: it is drawn again as a whole, for one seed drives it all.
             owed = drawn(unit, policy, recipe)[len(unit.turns) - (end - len(replies)) :]
             file.append(owed)
-            replies = replies + owed
+            replies += owed
             progress.at(len(replies))
     return replies
 
@@ -87,9 +85,7 @@ def drawn(unit: Unit, policy: Policy, recipe: EvaluateTurnsRecipe) -> list[Reply
         max_new_tokens=recipe.max_new_tokens,
         seed=unit.seed,
     )
-    return [
-        Reply(turn_id=turn.id, sample=unit.sample, text=text) for turn, text in zip(unit.turns, texts, strict=True)
-    ]
+    return [Reply(turn_id=turn.id, sample=unit.sample, text=text) for turn, text in zip(unit.turns, texts, strict=True)]
 
 
 def units(turns: Sequence[Turn], recipe: EvaluateTurnsRecipe) -> Iterator[Unit]:

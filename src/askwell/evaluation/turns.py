@@ -9,30 +9,22 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from askwell import jsonl, runs
 from askwell.errors import DataError, RecipeError
 from askwell.evaluation import report, sampling
 from askwell.evaluation.agreement import Agreement, Opinion, agreement, perplexities
+from askwell.evaluation.grades import Grader, check_unscored, graded, reply_counts
 from askwell.evaluation.metrics import expert_replies, figures, truth
 from askwell.generation import LocalPolicy
-from askwell.grading.replies import parse
-from askwell.grading.rewards import grade
 from askwell.grading.slots import SlotGrader
 from askwell.recipes import EvaluateTurnsRecipe
 from askwell.records import Grade, Reply, Turn
+from askwell.statistics import Estimate
 
 log = logging.getLogger(__name__)
 LABEL, GRADER = "askwell label", "askwell grader"
-
-
-class Grader(Protocol):
-    """Reads the slots that a question asks for (None: it abstains); knows the slots of a service."""
-
-    def asked(self, questions: Sequence[tuple[str, str]]) -> list[frozenset[str] | None]: ...
-
-    def slots(self, service: str) -> frozenset[str]: ...
 
 
 class Selected(NamedTuple):
@@ -130,48 +122,13 @@ def select(recipe: EvaluateTurnsRecipe) -> Selected:
     return Selected(turns, without_target)
 
 
-def graded(turns: Sequence[Turn], replies: Sequence[Reply], grader: Grader, *, stop_marker: str) -> list[Grade]:
-    """A grade a reply, in their order. Only questions at turns with a service are shown to the grader."""
-    by_id = {turn.id: turn for turn in turns}
-    parsed = [parse(reply.text, stop_marker) for reply in replies]
-    shown = [
-        (i, (service, parsed[i].text))
-        for i, reply in enumerate(replies)
-        if parsed[i].decision == "continue" and (service := by_id[reply.turn_id].service) is not None
-    ]
-    answers = grader.asked([pair for _, pair in shown])
-    asked = dict(zip((i for i, _ in shown), answers, strict=True))
-    slots = {service: grader.slots(service) for i, (service, _) in shown if asked[i] is not None}
-    return [
-        grade(
-            turn := by_id[reply.turn_id],
-            reply.text,
-            reply.sample,
-            asked=asked.get(i),
-            slots=slots.get(turn.service or "", frozenset()),
-            stop_marker=stop_marker,
-        )
-        for i, reply in enumerate(replies)
-    ]
-
-
-def check_unscored(turns: Sequence[Turn], grades: Sequence[Grade], recipe: EvaluateTurnsRecipe) -> None:
-    """Raises DataError where too few questions are scored for the rest to speak for the policy."""
-    expert_asks = {turn.id for turn in turns if truth(turn) == "continue"}
-    both = [grade for grade in grades if grade.turn_id in expert_asks and grade.decision == "continue"]
-    reasons = Counter(grade.reason for grade in both if grade.content_score is None)
-    if reasons.total() > recipe.max_unscored * len(both):
-        share = reasons.total() / len(both)
-        why = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
-        raise DataError(
-            f"{reasons.total()} of {len(both)} questions ({share:.0%}) are unscored, above max_unscored "
-            f"{recipe.max_unscored:.0%}: {why}; see records.jsonl in {recipe.output}. Evaluate with a grader that was "
-            "fitted on these services, or accept the share with `--max_unscored 1` and another --output"
-        )
-
-
 def compare(
-    turns: Sequence[Turn], grades: Sequence[Grade], replies: Sequence[Reply], grader: Grader, *, recipe: EvaluateTurnsRecipe
+    turns: Sequence[Turn],
+    grades: Sequence[Grade],
+    replies: Sequence[Reply],
+    grader: Grader,
+    *,
+    recipe: EvaluateTurnsRecipe,
 ) -> Agreement:
     """The second grader's opinion of the same replies."""
     marker = recipe.stop_marker
@@ -184,11 +141,10 @@ def compare(
 
 def read(
     turns: Sequence[Turn], grades: Sequence[Grade], name: str, *, recipe: EvaluateTurnsRecipe
-) -> report.Figures:
+) -> dict[str, Estimate]:
     """Perplexities under the reader."""
     reader = LocalPolicy.load(name)
-    found = perplexities(turns, grades, reader, batch=recipe.batch, stop_marker=recipe.stop_marker, seed=recipe.seed)
-    return report.as_json(found)
+    return perplexities(turns, grades, reader, batch=recipe.batch, stop_marker=recipe.stop_marker, seed=recipe.seed)
 
 
 def counts_of(selected: Selected) -> dict[str, object]:
@@ -200,14 +156,4 @@ def counts_of(selected: Selected) -> dict[str, object]:
         "turns: stop": decisions["stop"],
         "turns without target": selected.without_target,
         "conversations": len({turn.conversation_id for turn in selected.turns}),
-    }
-
-
-def reply_counts(grades: Sequence[Grade]) -> dict[str, object]:
-    """What the policy did, and what could not be scored, by reason."""
-    unscored = Counter(grade.reason for grade in grades if grade.reward is None)
-    return {
-        "replies": len(grades),
-        "questions": sum(grade.decision == "continue" for grade in grades),
-        **{reason: count for reason, count in sorted(unscored.items())},
     }

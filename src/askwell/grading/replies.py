@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from askwell.records import Decision
 
-SENTENCE_END = re.compile(r"[?？؟]+")
+SENTENCE_END = re.compile(r"[?？؟][?？؟!！]*")
 
 
 class Parsed(NamedTuple):
@@ -30,5 +30,5 @@ def parse(reply: str, stop_marker: str = "<stop />") -> Parsed:
 
 
 def question_marks(text: str) -> int:
-    """How many questions end in a question mark; a run of marks ends one."""
+    """How many questions end in a question mark; a run of marks ("?!?") ends one."""
     return len(SENTENCE_END.findall(text))

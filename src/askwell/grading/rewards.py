@@ -45,12 +45,15 @@ def grade(
     """Grade one reply at a turn whose target is known.
 
     `asked` is what a slot grader reads in the reply (None: it abstains), `slots` the slots of the turn's service.
-    A question without a question mark counts as one question when it asks for a slot ("Tell me the city.").
+    A question without a question mark counts as one question when it asks for a slot ("Tell me the city."). An empty
+    reply asks for nothing, whatever a grader makes of it.
     """
     target = turn.target
     if target is None:
         raise ValueError(f"turn {turn.id} has no target")
     parsed = parse(reply, stop_marker)
+    if not parsed.text:
+        asked = frozenset()
     questions = 0 if parsed.decision == "stop" else max(question_marks(parsed.text), 1 if asked else 0)
     asks = parsed.decision == "continue"
     common = {
@@ -72,7 +75,7 @@ def grade(
             **common, decision_score=1, content_score=1, format_score=omega, reward=reward(1, 1, omega), reason=reason
         )
     if target.facts is None or asked is None:
-        reason = "unscored: the grader abstains" if asked is None else "unscored: the truth names no facts"
+        reason = unscored_reason(turn)
         counted = omega if asked is not None or questions else None
         return Grade(**common, decision_score=1, content_score=None, format_score=counted, reward=None, reason=reason)
     score = content(asked, facts=set(target.facts), known=set(turn.known), slots=slots)
@@ -85,6 +88,13 @@ def grade(
         reward=reward(1, score, omega),
         reason=reason,
     )
+
+
+def unscored_reason(turn: Turn) -> str:
+    """Why a question at this turn has no content score; what the turn lacks comes before what the grader could do."""
+    if turn.target is None or turn.target.facts is None:
+        return "unscored: the truth names no facts"
+    return "unscored: the turn has no service" if turn.service is None else "unscored: the grader abstains"
 
 
 def repeats(asked: frozenset[str] | None, target: Target, turn: Turn) -> bool | None:

@@ -1,0 +1,128 @@
+"""What a local policy says, and how likely it finds what was said. Reads a policy's folder, writes nothing."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+from askwell import weights
+from askwell.errors import DataError, MissingExtra
+from askwell.records import Message
+
+try:
+    import torch
+    from transformers import GenerationConfig
+except ModuleNotFoundError as missing:
+    raise MissingExtra(
+        f"policies need {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
+    ) from missing
+
+T = TypeVar("T")
+Ids = tuple[list[int], list[int]]
+"""Ids of a context and of a reply."""
+FORWARD = 16
+"""Contexts in a forward pass, those of like length together: less of the work is padding."""
+
+
+class LocalPolicy:
+    """A loaded policy with its system prompt, on a GPU where there is one. `messages_left_out` counts what was cut."""
+
+    def __init__(self, policy: weights.Policy, *, prompt: str = "") -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = policy.model.to(self.device).eval()
+        self.tokenizer = policy.tokenizer
+        self.pad = cast(int, self.tokenizer.pad_token_id)
+        self.prompt = prompt
+        self.messages_left_out = 0
+        self.room = int(getattr(self.model.config, "max_position_embeddings", weights.POSITIONS))
+        end = weights.render(self.tokenizer, [Message(role="user", content="hello")], "hello", prompt="")[1][-1]
+        self.ends = sorted(
+            {end, *listed(self.tokenizer.eos_token_id), *listed(self.model.generation_config.eos_token_id)}
+        )
+        # A published model's own file may carry a repetition penalty or top-k, which nobody asked for here.
+        self.model.generation_config = GenerationConfig(eos_token_id=self.ends, pad_token_id=self.pad)
+
+    @classmethod
+    def load(cls, name_or_path: str, *, prompt: str = "", stop_marker: str = "<stop />") -> "LocalPolicy":
+        """A policy by path or name; `prompt` names a file of `askwell/texts/prompts`, empty for no system prompt."""
+        text = weights.system_prompt(prompt, stop_marker=stop_marker)
+        return cls(weights.load(name_or_path), prompt=text)
+
+    def replies(
+        self,
+        contexts: Sequence[Sequence[Message]],
+        *,
+        temperature: float,
+        top_p: float,
+        max_new_tokens: int,
+        seed: int,
+    ) -> list[str]:
+        """One reply a context; greedy at temperature 0, else a pure function of the arguments, in this order."""
+        prompts = [self.fitted(context, None, spare=max_new_tokens) for context in contexts]
+        chosen: dict[str, Any] = {"do_sample": False}
+        if temperature > 0:
+            chosen = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+
+        def speak(group: Sequence[Ids]) -> list[str]:
+            ids = weights.padded([before for before, _ in group], fill=self.pad, left=True).to(self.device)
+            mask = weights.padded([[1] * len(before) for before, _ in group], fill=0, left=True).to(self.device)
+            out = self.model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, **chosen)
+            said = self.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+            return [text.strip() for text in said]
+
+        with torch.inference_mode(), own_randomness(seed):
+            return by_length(prompts, speak)
+
+    def nll(self, contexts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[tuple[float, int]]:
+        """Of each reply, its end-of-turn token included: negative log-likelihood (sum, nats) and number of tokens."""
+        pairs = [self.fitted(context, reply) for context, reply in zip(contexts, replies, strict=True)]
+
+        def measure(group: Sequence[Ids]) -> list[tuple[float, int]]:
+            # Padding on the right needs no mask: a causal model never looks there.
+            ids = weights.padded([before + after for before, after in group], fill=0).to(self.device)
+            keep = torch.zeros_like(ids, dtype=torch.bool)
+            for row, (before, after) in enumerate(group):
+                keep[row, len(before) - 1 : len(before) + len(after) - 1] = True
+            with weights.head_only_at(self.model, keep):
+                logits = self.model(input_ids=ids, use_cache=False).logits[0].float()
+            losses = torch.nn.functional.cross_entropy(logits, ids[:, 1:][keep[:, :-1]], reduction="none")
+            parts = losses.double().split([len(after) for _, after in group])
+            return [(float(part.sum()), len(part)) for part in parts]
+
+        with torch.inference_mode():
+            return by_length(pairs, measure)
+
+    def fitted(self, context: Sequence[Message], reply: str | None, *, spare: int = 0) -> Ids:
+        """Ids of a context and a reply that leave `spare` of the model's positions free."""
+        room = self.room - spare
+        found = weights.fit(self.tokenizer, context, reply, prompt=self.prompt, room=room)
+        if found is None:
+            raise DataError(
+                f"a context of {sum(len(message.content) for message in context)} characters does not fit the model's "
+                f"{self.room} positions even without its older messages; shorten the message, or lower max_new_tokens"
+            )
+        before, after, left_out = found
+        self.messages_left_out += left_out
+        return before, after
+
+
+def by_length(items: Sequence[Ids], work: Callable[[Sequence[Ids]], list[T]]) -> list[T]:
+    """`work` done on groups of like length; results in the order of `items`."""
+    order = sorted(range(len(items)), key=lambda place: sum(map(len, items[place])))
+    results: dict[int, T] = {}
+    for start in range(0, len(order), FORWARD):
+        places = order[start : start + FORWARD]
+        results.update(zip(places, work([items[place] for place in places]), strict=True))
+    return [results[place] for place in range(len(items))]
+
+
+@contextmanager
+def own_randomness(seed: int) -> Iterator[None]:
+    """Inside, torch draws from `seed`; what others draw afterwards is as if nothing had happened."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def listed(value: int | list[int] | None) -> list[int]:
+    """One end token or several, as `transformers` gives them, as a list."""
+    return value if isinstance(value, list) else [] if value is None else [value]

@@ -1,0 +1,289 @@
+"""`askwell study learn-to-ask`: Learn-to-Ask's table on real dialogues with exact truth, from raw data to report.
+
+Data: the Schema-Guided Dialogue corpus, whose annotated acts say at every turn what the expert still went on to find
+out and when it stopped asking. Policies see the `train` folder's training split alone and are evaluated on its test
+split, and, as out of distribution, on the `dev` folder, more than half of whose dialogues are about services that no
+policy has seen.
+
+    data/          ingest train and dev, label both
+    graders/       reward: one kind of model, one half of the dialogues; judge: another kind, the other half and dev
+    reader/        a language model of dev's dialogues, which no policy has seen: how likely does it find a question?
+    base/ sft/     the rows, a folder a seed
+    evaluation/    each policy on each set, sampled at temperature 1 and greedily, by the judge
+
+Every folder is a run of the command that it is named after and can be made, repeated or resumed by hand. Started
+again after a cut, the study goes on with the stage that was cut.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from askwell import recipes, runs
+from askwell.errors import DataError
+from askwell.evaluation import report
+from askwell.evaluation import turns as evaluate_turns
+from askwell.evaluation.metrics import figures
+from askwell.grading import fit
+from askwell.labelling import hindsight
+from askwell.recipes import Optimizer, Recipe, ScratchModel, StudyRecipe
+from askwell.records import Conversation, Grade, Turn
+from askwell.runs import Run, Stage
+from askwell.sources import ingest
+from askwell.training import sft
+
+log = logging.getLogger(__name__)
+
+
+class Budget(NamedTuple):
+    """What a budget buys."""
+
+    conversations: int | None
+    """Training dialogues; None: all."""
+    scratch: ScratchModel
+    base_epochs: float
+    sft_epochs: float
+    evaluated: int
+    """Dialogues of each evaluation."""
+
+
+BUDGETS = {
+    "small": Budget(1500, ScratchModel(vocabulary=2048, hidden=128, layers=3, heads=4), 4, 3, 120),
+    "full": Budget(None, ScratchModel(vocabulary=4096, hidden=192, layers=4, heads=4), 4, 3, 400),
+}
+DECODING = {"sampled": 1.0, "greedy": 0.0}
+SETS = {"test": "held-out dialogues of the training services", "dev": "out of distribution: the dev folder"}
+ROWS = {
+    "base": "base: a language model of whole dialogues",
+    "sft": "SFT: the expert's next utterance or the stop marker",
+}
+
+
+class Step(NamedTuple):
+    """One stage of the study: what it is called, why it is there, and its recipe."""
+
+    command: str
+    stage: Stage
+    recipe: Recipe
+    why: str
+
+
+def inputs(recipe: StudyRecipe) -> list[Path]:
+    """The data's two folders."""
+    for folder in ("train", "dev"):
+        if not (recipe.data / folder).is_dir():
+            raise DataError(
+                f"{recipe.data}: no folder {folder!r} in it; --data names a copy of the Schema-Guided Dialogue data "
+                "with dialogues_*.json in `train` and `dev`"
+            )
+    return [recipe.data / "train", recipe.data / "dev"]
+
+
+def plan(recipe: StudyRecipe) -> dict[str, object]:
+    """The stages in their order."""
+    inputs(recipe)
+    return {f"{step.command} --output {step.recipe.output}": step.why for step in steps(recipe, recipe.output)}
+
+
+def run(recipe: StudyRecipe, run: Run) -> dict[str, object]:
+    """Every stage that is not finished yet, then the table."""
+    cost = {}
+    for step in steps(recipe, run.path):
+        log.info("%s: %s", step.recipe.output.relative_to(run.path), step.why)
+        began = time.monotonic()
+        fresh = not runs.finished(step.recipe.output)
+        runs.ensure(step.stage, step.recipe, step.command)
+        if fresh:
+            run.log(stage=str(step.recipe.output.relative_to(run.path)), seconds=round(time.monotonic() - began, 1))
+        manifest = runs.manifest_of(step.recipe.output)
+        cost[str(step.recipe.output.relative_to(run.path))] = manifest["seconds"]
+    tables = {name: rows_of(recipe, run.path, name) for name in SETS}
+    runs.write_json(run.report, {"tables": tables, "seconds": cost})
+    runs.write_text(run.path / "report.md", markdown(recipe, run.path, tables, cost))
+    return {"stages": len(cost), "seconds": round(sum(cost.values()))}
+
+
+def steps(recipe: StudyRecipe, root: Path) -> Iterator[Step]:
+    """All stages of the study, in an order in which each finds what it reads."""
+    yield from data_steps(recipe, root)
+    yield from grader_steps(root)
+    for seed in range(recipe.seeds):
+        yield from policy_steps(recipe, root, recipe.seed + seed)
+    for row in recipe.rows:
+        for seed in range(recipe.seeds):
+            yield from evaluation_steps(recipe, root, row, recipe.seed + seed)
+
+
+def data_steps(recipe: StudyRecipe, root: Path) -> Iterator[Step]:
+    """Conversations and turns of both folders."""
+    for folder in ("train", "dev"):
+        conversations = root / "data" / f"{folder}-conversations"
+        yield Step(
+            "ingest",
+            ingest,
+            recipes.IngestRecipe(source="sgd", input=recipe.data / folder, output=conversations),
+            f"the dialogues of {folder}, split by dialogue",
+        )
+        yield Step(
+            "label",
+            hindsight,
+            recipes.LabelRecipe(input=conversations, output=root / "data" / f"{folder}-turns"),
+            "hindsight: what the expert still went on to ask at each turn, and where it stopped",
+        )
+
+
+def grader_steps(root: Path) -> Iterator[Step]:
+    """Two graders of different kinds, fitted on different dialogues."""
+    train, dev = root / "data" / "train-conversations", root / "data" / "dev-conversations"
+    yield Step(
+        "grader",
+        fit,
+        recipes.GraderRecipe(input=(train,), kind="linear", fold="even", output=root / "graders" / "reward"),
+        "the grader that will reward: reads the slots that a question asks for",
+    )
+    yield Step(
+        "grader",
+        fit,
+        recipes.GraderRecipe(input=(train, dev), kind="neighbours", fold="odd", output=root / "graders" / "judge"),
+        "the grader that evaluates: another kind of model, fitted on other dialogues",
+    )
+
+
+def policy_steps(recipe: StudyRecipe, root: Path, seed: int) -> Iterator[Step]:
+    """The reader (once), the base model and the policies trained from it."""
+    budget = BUDGETS[recipe.budget]
+    data = root / "data"
+    common: dict[str, Any] = {"scratch": budget.scratch, "limit": budget.conversations, "seed": seed}
+    if seed == recipe.seed:
+        reader = base_recipe(data / "dev-conversations", root / "reader", budget, {**common, "seed": seed + 1000})
+        yield Step("train", sft, reader, "a language model that no policy has seen, to read what they ask")
+    base = base_recipe(data / "train-conversations", root / "base" / str(seed), budget, common)
+    yield Step("train", sft, base, "base: a language model of whole dialogues, both speakers, no stop marker")
+    if "sft" in recipe.rows:
+        tuned = recipes.TrainRecipe(
+            **common,
+            input=data / "train-turns",
+            model=str(base.output / "checkpoint"),
+            output=root / "sft" / str(seed),
+            epochs=budget.sft_epochs,
+            batch=32,
+            micro_batch=32,
+            optimizer=Optimizer(learning_rate=5e-4),
+        )
+        yield Step("train", sft, tuned, "SFT: the expert's next utterance, or the stop marker where it stopped asking")
+
+
+def base_recipe(data: Path, output: Path, budget: Budget, common: Mapping[str, Any]) -> recipes.TrainRecipe:
+    """A language model of whole dialogues."""
+    return recipes.TrainRecipe(
+        **common,
+        input=data,
+        output=output,
+        loss="all",
+        epochs=budget.base_epochs,
+        batch=16,
+        micro_batch=16,
+        optimizer=Optimizer(learning_rate=2e-3),
+    )
+
+
+def evaluation_steps(recipe: StudyRecipe, root: Path, row: str, seed: int) -> Iterator[Step]:
+    """One policy on both sets, sampled and greedily."""
+    for name in SETS:
+        folder = "train" if name == "test" else "dev"
+        for decoding, temperature in DECODING.items():
+            evaluation = recipes.EvaluateTurnsRecipe(
+                input=root / "data" / f"{folder}-turns",
+                policy=str(root / row / str(seed) / "checkpoint"),
+                grader=root / "graders" / "judge",
+                second_grader=root / "graders" / "reward",
+                reader=str(root / "reader" / "checkpoint"),
+                output=evaluation_of(root, row, seed, name, decoding),
+                limit=BUDGETS[recipe.budget].evaluated,
+                temperature=temperature,
+                samples=2 if temperature else 1,
+                seed=seed,
+            )
+            yield Step("evaluate turns", evaluate_turns, evaluation, f"{row} on {SETS[name]}, {decoding}")
+
+
+def evaluation_of(root: Path, row: str, seed: int, name: str, decoding: str) -> Path:
+    """Where an evaluation stands."""
+    return root / "evaluation" / f"{row}-{seed}-{name}-{decoding}"
+
+
+def rows_of(recipe: StudyRecipe, root: Path, name: str) -> dict[str, Any]:
+    """The rows of one table: {title: figures}, all seeds of a row pooled; on dev also its unseen services alone."""
+    rows: dict[str, Any] = {}
+    folder = "train" if name == "test" else "dev"
+    turns = list(runs.records_of(root / "data" / f"{folder}-turns", Turn, made_by="askwell label"))
+    unseen = services(root, "dev") - services(root, "train") if name == "dev" else set()
+    for decoding in DECODING:
+        for row in recipe.rows:
+            grades = list(pooled(recipe, root, row, name, decoding))
+            rows[f"{row}, {decoding}"] = report.as_json(figures(turns, grades, seed=recipe.seed))
+            if unseen:
+                there = {turn.id for turn in turns if turn.service in unseen}
+                grades = [grade for grade in grades if grade.turn_id in there]
+                rows[f"{row}, {decoding}, unseen services"] = report.as_json(figures(turns, grades, seed=recipe.seed))
+    first = report.load(evaluation_of(root, recipe.rows[0], recipe.seed, name, "greedy"))
+    rows["the expert, by this grader"] = first["expert"]
+    return rows
+
+
+def pooled(recipe: StudyRecipe, root: Path, row: str, name: str, decoding: str) -> Iterator[Grade]:
+    """The grades of a row over all seeds; the replies of another seed are further samples of the same turns."""
+    for number in range(recipe.seeds):
+        path = evaluation_of(root, row, recipe.seed + number, name, decoding)
+        for grade in runs.records_of(path, Grade, made_by="askwell evaluate turns"):
+            yield grade.model_copy(update={"sample": grade.sample + 1000 * number})
+
+
+def services(root: Path, folder: str) -> set[str]:
+    """The services of a folder's conversations."""
+    records = runs.records_of(root / "data" / f"{folder}-conversations", Conversation, made_by="askwell ingest")
+    return {act.service for conversation in records for message in conversation.messages for act in message.acts}
+
+
+def markdown(recipe: StudyRecipe, root: Path, tables: Mapping[str, Any], cost: Mapping[str, float]) -> str:
+    """report.md."""
+    parts = [
+        "# Learn-to-Ask on real dialogues\n",
+        f"Schema-Guided Dialogue (CC BY-SA 4.0), budget {recipe.budget}, {recipe.seeds} seed(s). Exact truth from the "
+        "annotated acts; questions read by a grader fitted on experts' questions. Intervals: 95 %, bootstrap over "
+        "dialogues.\n",
+        *(f"* {ROWS[row]}" for row in recipe.rows),
+        "",
+    ]
+    for name, rows in tables.items():
+        parts += [f"## {name}: {SETS[name]}\n", report.table(rows), ""]
+    parts += ["## Does a policy please its readers?\n", second_opinions(recipe, root), ""]
+    parts += ["## Cost\n", "| stage | seconds |\n|---|---|"]
+    parts += [f"| {stage} | {seconds:.0f} |" for stage, seconds in cost.items()]
+    last = evaluation_of(root, recipe.rows[-1], recipe.seed, "test", "sampled")
+    shown = (last / "report.md").read_text(encoding="utf-8").partition("\n## Sampled turns")
+    parts += [f"\n## Sampled turns ({recipe.rows[-1]}, test, sampled)", shown[2].partition("\n")[2]]
+    return "\n".join(parts)
+
+
+def second_opinions(recipe: StudyRecipe, root: Path) -> str:
+    """Agreement of the graders, perplexity under the reader and variety, a line an evaluation."""
+    lines = [
+        "| | equal slots, both graders | perplexity | the experts' | distinct questions | the experts' |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in SETS:
+        for decoding in DECODING:
+            for row in recipe.rows:
+                found = report.load(evaluation_of(root, row, recipe.seed, name, decoding))
+                cells = [
+                    found["agreement"]["equal_sets"],
+                    found["reader"]["policy"],
+                    found["reader"]["expert"],
+                    found["figures"]["distinct"],
+                    found["expert"]["distinct"],
+                ]
+                lines.append(f"| {row}, {name}, {decoding} | {' | '.join(map(report.cell, cells))} |")
+    return "\n".join(lines)

@@ -1,0 +1,239 @@
+"""The optimizer loop: `transformers.Trainer` with a fixed order of batches, exact resume, and one line a step.
+
+Writes RUN/metrics.jsonl and checkpoints under RUN/attempt/. A killed run goes on from its newest complete checkpoint:
+metrics.jsonl is cut back to that step, so that each step stands in it once. The loss is the mean over the tokens that
+carry it in the whole batch of a step, however many processes and micro-batches share it.
+"""
+
+import json
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from askwell import weights
+from askwell.errors import MissingExtra, RecipeError, RunError
+from askwell.recipes import TrainRecipe
+from askwell.runs import Run
+from askwell.training import batches
+from askwell.training.examples import IGNORED, Example
+
+try:
+    import torch
+    from accelerate import PartialState
+    from torch.utils.data import Dataset, Sampler, SequentialSampler
+    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+except ModuleNotFoundError as missing:
+    raise MissingExtra(
+        f"training needs {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
+    ) from missing
+
+log = logging.getLogger(__name__)
+COMPLETE = "complete"
+SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+PROGRESS_SECONDS = 10.0
+
+
+class Scheduled(Dataset):
+    """Examples in the order of training; a blank is one token without loss."""
+
+    def __init__(self, examples: Sequence[Example], order: Sequence[int]) -> None:
+        self.examples = examples
+        self.order = order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, place: int) -> Example:
+        row = self.order[place]
+        return self.examples[row] if row != batches.BLANK else Example([0], [IGNORED])
+
+
+def collate(group: Sequence[Example]) -> dict[str, torch.Tensor]:
+    """Ids and labels (B, T), padded on the right.
+
+    No attention mask: a token of a causal model never sees what stands right of it, and without a mask attention
+    takes its fast path.
+    """
+    return {
+        "input_ids": weights.padded([example.ids for example in group], fill=0),
+        "labels": weights.padded([example.labels for example in group], fill=IGNORED),
+    }
+
+
+def predicting(labels: torch.Tensor) -> torch.Tensor:
+    """Where a hidden state predicts a token that carries loss, (B, T): one place left of each label."""
+    keep = torch.zeros_like(labels, dtype=torch.bool)
+    keep[:, :-1] = labels[:, 1:] != IGNORED
+    return keep
+
+
+def token_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood (nats) of the labelled tokens over their number in the whole batch of the step."""
+    targets = labels[:, 1:][labels[:, 1:] != IGNORED]
+    logits = outputs.logits[0].float()  # (N, vocabulary): the head ran at the predicting places alone
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / num_items_in_batch
+
+
+class OrderedTrainer(Trainer):
+    """A Trainer that takes its data in the order given and computes logits only where there is loss."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        return SequentialSampler(cast(Scheduled, dataset))
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        with weights.head_only_at(self.accelerator.unwrap_model(model), predicting(inputs["labels"])):
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+
+class Journal(TrainerCallback):
+    """Writes metrics.jsonl and progress, and marks a checkpoint complete once every process has written its part."""
+
+    def __init__(self, run: Run, tokens: Sequence[int], *, per_epoch: int) -> None:
+        self.run = run
+        self.tokens = tokens
+        self.per_epoch = per_epoch
+        self.started = self.stepped = self.told = time.monotonic()
+        self.first = 0
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.started = self.stepped = self.told = time.monotonic()
+        self.first = state.global_step
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        logs: dict[str, float] = kwargs["logs"]
+        if "loss" not in logs:
+            return
+        step, now = state.global_step, time.monotonic()
+        if not math.isfinite(logs["loss"]):
+            raise RunError(
+                f"{self.run.path}: the loss is {logs['loss']} at step {step}; lower optimizer.learning_rate (now "
+                f"{args.learning_rate}) or raise optimizer.warmup, and choose another --output"
+            )
+        if not state.is_world_process_zero:
+            return
+        self.run.log(
+            step=step,
+            epoch=round(step / self.per_epoch, 4),
+            loss=logs["loss"],
+            learning_rate=logs["learning_rate"],
+            grad_norm=logs["grad_norm"],
+            tokens=self.tokens[step - 1],
+            seconds=round(now - self.stepped, 4),
+        )
+        self.stepped = now
+        if now - self.told >= PROGRESS_SECONDS or step == state.max_steps:
+            self.told = now
+            speed = (step - self.first) / (now - self.started)
+            rate = sum(self.tokens[self.first : step]) / (now - self.started)
+            log.info(
+                "step %d/%d loss %.4f, %.2f steps/s, %.0f tokens/s, %.0f s left",
+                *(step, state.max_steps, logs["loss"], speed, rate, (state.max_steps - step) / speed),
+            )
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            for file in folder.iterdir():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
+            (folder / COMPLETE).touch()
+
+
+def train(policy: weights.Policy, examples: Sequence[Example], recipe: TrainRecipe, run: Run) -> dict[str, object]:
+    """Train `policy` in place for the recipe's steps, from the newest complete checkpoint if there is one."""
+    args = arguments(recipe, run, steps=batches.total_steps(len(examples), batch=recipe.batch, epochs=recipe.epochs))
+    lengths = [len(example.ids) for example in examples]
+    order = batches.order(lengths, batch=recipe.batch, steps=args.max_steps, seed=recipe.seed)
+    loads = [sum(lengths[row] for row in group if row != batches.BLANK) for group in chunks(order, recipe.batch)]
+    journal = Journal(run, loads, per_epoch=batches.steps_per_epoch(len(examples), batch=recipe.batch))
+    policy.model.config.use_cache = False
+    trainer = OrderedTrainer(
+        model=policy.model,
+        args=args,
+        train_dataset=Scheduled(examples, order),
+        data_collator=collate,
+        compute_loss_func=token_loss,
+        callbacks=[journal],
+    )
+    trainer.remove_callback(PrinterCallback)
+    with args.main_process_first(local=False):
+        checkpoint = resume_point(run, main=trainer.is_world_process_zero())
+    if checkpoint:
+        log.info("going on from %s", checkpoint.name)
+    with weights.quiet():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    policy.model.config.use_cache = True
+    return {
+        "steps": args.max_steps,
+        "processes": args.world_size,
+        "tokens_seen": sum(loads),
+        "padding": round(batches.padding(order, lengths, micro=args.per_device_train_batch_size), 4),
+        "parameters": sum(weight.numel() for weight in policy.model.parameters()),
+        "parameters_trained": sum(weight.numel() for weight in policy.model.parameters() if weight.requires_grad),
+    }
+
+
+def chunks(order: Sequence[int], batch: int) -> list[Sequence[int]]:
+    """`order` cut into the batches of the steps."""
+    return [order[at : at + batch] for at in range(0, len(order), batch)]
+
+
+def arguments(recipe: TrainRecipe, run: Run, *, steps: int) -> TrainingArguments:
+    """The recipe in the Trainer's words."""
+    state = PartialState()
+    micro = batches.micro_batch(recipe.batch, at_most=recipe.micro_batch, processes=state.num_processes)
+    args = TrainingArguments(
+        output_dir=str(run.path / "attempt"),
+        max_steps=steps,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=recipe.batch // (micro * state.num_processes),
+        average_tokens_across_devices=True,
+        learning_rate=recipe.optimizer.learning_rate,
+        lr_scheduler_type=SCHEDULES[recipe.optimizer.schedule],
+        warmup_steps=math.ceil(steps * recipe.optimizer.warmup),
+        weight_decay=recipe.optimizer.weight_decay,
+        max_grad_norm=recipe.optimizer.max_grad_norm,
+        bf16=recipe.precision == "bfloat16",
+        seed=recipe.seed,
+        save_steps=recipe.checkpoint_every,
+        save_total_limit=2,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    if args.n_gpu > 1:
+        raise RecipeError(
+            f"{args.n_gpu} GPUs are visible to one process; start one process for each with `accelerate launch "
+            f"--num_processes {args.n_gpu}`, or show it one with CUDA_VISIBLE_DEVICES=0"
+        )
+    return args
+
+
+def resume_point(run: Run, *, main: bool) -> Path | None:
+    """The newest complete checkpoint. The main process first removes torn ones and cuts metrics.jsonl back to it."""
+    folders = {int(path.name.split("-")[1]): path for path in (run.path / "attempt").glob("checkpoint-*")}
+    metrics = run.path / "metrics.jsonl"
+    lines = metrics.read_bytes().splitlines(keepends=True) if metrics.exists() else []
+    steps = [step for step in sorted(folders) if (folders[step] / COMPLETE).exists() and step <= len(lines)]
+    newest = steps[-1] if steps else 0
+    if main:
+        for step, folder in folders.items():
+            if step not in steps:
+                shutil.rmtree(folder)
+        kept = lines[:newest]
+        if any(json.loads(line)["step"] != step for step, line in enumerate(kept, start=1)):
+            raise RunError(f"{metrics}: its lines are not steps 1 to {newest}; delete {run.path} and start again")
+        temporary = run.path / ".metrics.tmp"
+        temporary.write_bytes(b"".join(kept))
+        temporary.replace(metrics)
+    return folders[newest] if newest else None

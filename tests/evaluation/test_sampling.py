@@ -1,0 +1,125 @@
+"""Replies are drawn in fixed batches; a run cut at any byte ends with the bytes of an undisturbed one."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from evaluation_examples import TURNS, Chatter, recipe_of, turn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from askwell import jsonl
+from askwell.errors import DataError
+from askwell.evaluation import sampling
+from askwell.records import Reply
+
+MANY = [turn(f"c{i // 3}#{i % 3}", "continue", ("city",)) for i in range(23)]
+
+
+def draw(path, turns=MANY, policy=None, **fields):
+    fields = {"batch": 4, "samples": 2} | fields
+    return sampling.draw(turns, lambda: policy or Chatter(), path=path, recipe=recipe_of(path.parent, **fields))
+
+
+def test_each_turn_gets_each_sample_once(tmp_path):
+    replies = draw(tmp_path / "replies.jsonl")
+    assert sorted((reply.turn_id, reply.sample) for reply in replies) == sorted(
+        (t.id, sample) for t in MANY for sample in (0, 1)
+    )
+    assert replies == list(jsonl.read(tmp_path / "replies.jsonl", Reply))
+
+
+def test_no_two_units_share_a_seed(tmp_path):
+    policy = Chatter()
+    draw(tmp_path / "replies.jsonl", policy=policy)
+    assert len(set(policy.calls)) == len(policy.calls) == 12
+    other = Chatter()
+    draw(tmp_path / "other.jsonl", policy=other, seed=1)
+    assert not set(policy.calls) & set(other.calls)
+
+
+def whole(directory: Path) -> bytes:
+    draw(directory / "whole.jsonl")
+    return (directory / "whole.jsonl").read_bytes()
+
+
+@settings(max_examples=40, deadline=None)
+@given(share=st.floats(0, 1))
+def test_cut_at_any_byte_and_resumed_is_as_if_undisturbed(tmp_path_factory, share):
+    directory = tmp_path_factory.mktemp("cut")
+    expected = whole(directory)
+    path = directory / "replies.jsonl"
+    path.write_bytes(expected[: int(share * len(expected))])
+    policy = Chatter()
+    replies = draw(path, policy=policy)
+    assert path.read_bytes() == expected
+    assert replies == list(jsonl.read(path, Reply))
+    # Units that are whole are not drawn again.
+    assert len(policy.calls) <= 12 - int(share * 12) + 1
+
+
+def test_killed_between_batches_goes_on_from_there(tmp_path):
+    path = tmp_path / "replies.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        draw(path, policy=Chatter(dies_after=5))
+    assert len(path.read_bytes().splitlines()) == 20
+    rest = Chatter()
+    draw(path, policy=rest)
+    assert (len(rest.calls), path.read_bytes()) == (7, whole(tmp_path))
+
+
+def test_finished_replies_need_no_policy(tmp_path):
+    path = tmp_path / "replies.jsonl"
+    before = draw(path)
+
+    def load():
+        raise AssertionError("the policy was loaded")
+
+    recipe = recipe_of(tmp_path, batch=4, samples=2)
+    assert sampling.draw(MANY, load, path=path, recipe=recipe) == before
+
+
+def test_replies_at_other_turns_are_refused(tmp_path):
+    path = tmp_path / "replies.jsonl"
+    draw(path)
+    with pytest.raises(DataError, match=r"other turns than those of .*labelled.*; delete .* and start again"):
+        draw(path, turns=MANY[1:])
+    with pytest.raises(DataError, match="other turns"):
+        draw(path, turns=TURNS)
+
+
+def test_too_few_texts_from_a_policy_are_no_replies(tmp_path):
+    class Short(Chatter):
+        def replies(self, contexts, **settings):
+            return super().replies(contexts, **settings)[1:]
+
+    with pytest.raises(ValueError):
+        draw(tmp_path / "replies.jsonl", policy=Short())
+    assert (tmp_path / "replies.jsonl").read_bytes() == b""
+
+
+@given(st.lists(st.integers(0, 30), max_size=60), st.integers(1, 3))
+def test_batches_hold_every_turn_once_in_windows_of_like_length(lengths, size):
+    turns = [turn(f"c{i}#{n}", "continue") for i, n in enumerate(lengths)]
+    found = list(sampling.batches(turns, size))
+    assert sorted(t.id for batch in found for t in batch) == sorted(t.id for t in turns)
+    assert all(0 < len(batch) <= size for batch in found)
+    window = sampling.WINDOW * size
+    for start in range(0, len(turns), window):
+        part = [t for batch in found for t in batch][start : start + window]
+        assert {t.id for t in part} == {t.id for t in turns[start : start + window]}
+        assert [sampling.length(t) for t in part] == sorted(sampling.length(t) for t in part)
+
+
+def test_batches_depend_on_what_came_before_them_alone():
+    first = list(sampling.batches(MANY, 1))[: sampling.WINDOW]
+    assert list(sampling.batches(MANY[: sampling.WINDOW], 1)) == first
+
+
+def test_progress_says_done_rate_and_rest(tmp_path, caplog):
+    path = tmp_path / "replies.jsonl"
+    with caplog.at_level(logging.INFO):
+        draw(path)
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("replies: 46 of 46, ")
+    assert caplog.messages[0].endswith("/s, 0 s remain")
