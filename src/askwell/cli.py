@@ -179,3 +179,7 @@ def type_name(annotation: Any) -> str:
             return f"{text},..."
         return text
     return text.upper()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -123,6 +123,6 @@ def own_randomness(seed: int) -> Iterator[None]:
         yield
 
 
-def listed(value: int | list[int] | None) -> list[int]:
+def listed(value: Any) -> list[int]:
     """One end token or several, as `transformers` gives them, as a list."""
     return value if isinstance(value, list) else [] if value is None else [value]

@@ -40,7 +40,7 @@ def dump(record: BaseModel) -> bytes:
 def write(path: Path, records: Iterable[BaseModel]) -> int:
     """Write all records or nothing: temporary file, fsync, rename. Returns how many were written."""
     count = 0
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
             for record in records:

@@ -83,6 +83,7 @@ class Chatter:
 
     def __init__(self, *, dies_after: int | None = None) -> None:
         self.dies_after = dies_after
+        self.messages_left_out = 0
         self.calls: list[int] = []
 
     def replies(
@@ -102,6 +103,7 @@ class Chatter:
 
     def nll(self, contexts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[tuple[float, int]]:
         """Each word costs as many nats as it has letters."""
+        assert all(replies), "an empty reply has no perplexity"
         return [(float(len(reply.replace(" ", ""))), len(reply.split())) for reply in replies]
 
 

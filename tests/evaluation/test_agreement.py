@@ -36,7 +36,13 @@ def test_a_grader_agrees_with_itself():
     assert (found.equal_sets.value, found.equal_sets.scored, found.equal_sets.unscored) == (1, 5, 1)
     assert found.abstains.value == pytest.approx(1 / 6)
     assert (found.equal_content.value, *found.equal_content[3:]) == (1, 2, 3)
-    assert (found.difference.value, found.difference.scored) == (0, 7)
+    assert (found.difference.value, *found.difference[3:]) == (0, 2, 3)
+
+
+def test_grades_are_matched_by_turn_and_sample_not_by_place():
+    second = opinion(HalfDeaf())
+    turned = second._replace(policy=second.policy[::-1], expert=second.expert[::-1])
+    assert agreement(TURNS, opinion(WordGrader()).policy, turned, stop_marker=STOP) == compare(HalfDeaf())
 
 
 def test_two_graders_by_hand():

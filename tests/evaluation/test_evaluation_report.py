@@ -111,5 +111,9 @@ def test_forged_lines_and_cells_stay_text(tmp_path):
     assert "\n```" not in text
 
 
+def test_lines_are_joined_by_a_blank():
+    assert report.plain(" Which\n\n city?\t") == "Which city?"
+
+
 def test_long_text_is_cut():
     assert len(report.plain("x" * 5000)) == report.LONGEST_TEXT + 2

@@ -147,7 +147,7 @@ def test_grades_are_in_the_order_of_replies_and_the_grader_sees_questions_alone(
         chosen = [REPLIES[i] for i in order]
         found = graded(TURNS, chosen, grader, stop_marker=STOP)
         assert [(grade.turn_id, grade.sample) for grade in found] == [(reply.turn_id, reply.sample) for reply in chosen]
-        assert all(STOP not in text for _, text in grader.shown)
+        assert [text for _, text in grader.shown] == [grade.reply for grade in found if grade.decision == "continue"]
 
 
 def test_turn_without_service_is_unscored_and_not_shown_to_the_grader():

@@ -98,7 +98,10 @@ def test_too_few_texts_from_a_policy_are_no_replies(tmp_path):
     assert (tmp_path / "replies.jsonl").read_bytes() == b""
 
 
-@given(st.lists(st.integers(0, 30), max_size=60), st.integers(1, 3))
+lengths_of_contexts = st.lists(st.integers(0, 30), max_size=20) | st.lists(st.integers(0, 30), min_size=30, max_size=60)
+
+
+@given(lengths_of_contexts, st.integers(1, 3))
 def test_batches_hold_every_turn_once_in_windows_of_like_length(lengths, size):
     turns = [turn(f"c{i}#{n}", "continue") for i, n in enumerate(lengths)]
     found = list(sampling.batches(turns, size))
@@ -114,6 +117,13 @@ def test_batches_hold_every_turn_once_in_windows_of_like_length(lengths, size):
 def test_batches_depend_on_what_came_before_them_alone():
     first = list(sampling.batches(MANY, 1))[: sampling.WINDOW]
     assert list(sampling.batches(MANY[: sampling.WINDOW], 1)) == first
+
+
+def test_messages_that_did_not_fit_are_reported(tmp_path, caplog):
+    policy = Chatter()
+    policy.messages_left_out = 7
+    draw(tmp_path / "replies.jsonl", policy=policy)
+    assert "7 messages were left out" in caplog.text
 
 
 def test_progress_says_done_rate_and_rest(tmp_path, caplog):

@@ -26,8 +26,8 @@ def world(tmp_path, monkeypatch):
     finished_run(tmp_path / "other", "grader")
     found = SimpleNamespace(directory=tmp_path, policies=[], policy=Chatter, grader=WordGrader)
 
-    def load_policy(name, *, prompt=""):
-        found.policies.append((name, prompt))
+    def load_policy(name, *, prompt="", stop_marker=STOP):
+        found.policies.append((name, prompt, stop_marker))
         return found.policy()
 
     def load_grader(directory):
@@ -54,7 +54,7 @@ def test_a_run_leaves_grades_and_reports(world):
     assert [(grade.turn_id, grade.sample) for grade in grades] == [(name, i) for name in ids for i in range(3)]
     said = {(reply.turn_id, reply.sample): reply.text for reply in jsonl.read(output / "replies.jsonl", Reply)}
     assert {(grade.turn_id, grade.sample): grade.reply for grade in grades} == said
-    assert world.policies == [("a/policy", "policy")]
+    assert world.policies == [("a/policy", "policy", STOP)]
     expected = {"turns": 6, "turns: continue": 3, "turns: stop": 3, "turns without target": 1, "conversations": 3}
     assert {name: counts[name] for name in expected} == expected
     assert (counts["replies"], counts["questions"]) == (18, sum(grade.decision == "continue" for grade in grades))
@@ -90,7 +90,7 @@ def test_killed_and_repeated_is_as_if_undisturbed(world):
 
 def test_second_grader_and_reader_are_reported(world):
     output, _ = evaluate(world, second_grader="other", reader="a/reader")
-    assert world.policies == [("a/policy", ""), ("a/reader", "")]
+    assert world.policies == [("a/policy", "", STOP), ("a/reader", "", STOP)]
     found = report.load(output)
     assert found["agreement"]["abstains"]["value"] > 0
     assert found["agreement"]["equal_sets"]["value"] == 1
@@ -160,7 +160,7 @@ def test_too_many_unscored_questions_stop_the_run_with_the_reasons(world):
 
 
 def test_silent_policy_has_no_questions_to_score(world):
-    world.policy = lambda: SimpleNamespace(replies=lambda contexts, **_: [STOP] * len(contexts))
+    world.policy = lambda: SimpleNamespace(replies=lambda contexts, **_: [STOP] * len(contexts), messages_left_out=0)
     output, counts = evaluate(world, max_unscored=0)
     found = report.load(output)["figures"]
     assert (counts["questions"], found["WA"]["value"], found["WA all"]["value"]) == (0, None, 0)

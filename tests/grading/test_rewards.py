@@ -69,6 +69,10 @@ def test_content_by_hand(asked, score):
     assert content(asked, facts={"city", "time"}, known={"cuisine"}, slots=SLOTS) == score
 
 
+def test_a_known_slot_beside_one_still_to_find_out_is_half_a_hit_even_if_both_were_told_before():
+    assert content({"city", "cuisine"}, facts={"city"}, known={"city", "cuisine"}, slots=SLOTS) == 0.5
+
+
 def test_asking_again_what_the_expert_asks_again_is_a_hit():
     assert content({"city"}, facts={"city"}, known={"city"}, slots=SLOTS) == 1
     again = grade(turn_of(known=("city",)), "Which city?", 0, asked=frozenset({"city"}), slots=SLOTS)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from askwell.sources import chat
-from askwell.sources.drafts import Draft, Rejected, check
+from askwell.sources.drafts import Draft, Fault, Rejected, check
 
 ASKED = {"role": "user", "content": "My head hurts."}
 ASKS = {"role": "assistant", "content": "Since when?"}
@@ -117,8 +117,16 @@ def test_a_bad_line_is_rejected_with_its_reason_and_the_next_one_read(tmp_path, 
 
 
 def test_a_quote_shows_the_place_at_fault_in_a_long_line(tmp_path):
-    (rejected,) = read(tmp_path, line(goal="x" * 5000).replace('"goal"', 'here"goal"'))
-    assert 'here"goal"' in rejected.quote
+    (rejected,) = read(tmp_path, line(goal="x" * 5000, outcome="y" * 5000).replace('"outcome"', 'here"outcome"'))
+    assert 'here"outcome"' in rejected.quote
+
+
+def test_a_quote_is_short_even_where_it_must_be_escaped(tmp_path):
+    (draft,) = read(tmp_path, json.dumps([ASKED, {"role": "assistant", "content": "\ud83d" * 1000}]))
+    with pytest.raises(Fault) as fault:
+        check(draft)
+    assert fault.value.quote.startswith("\\ud83d\\ud83d")
+    assert len(fault.value.quote) == 200
 
 
 def test_a_line_too_long_is_skipped_whole(tmp_path, monkeypatch):
@@ -150,7 +158,7 @@ def test_a_line_about_as_long_as_allowed_hides_no_neighbour(tmp_path, monkeypatc
 )
 def test_no_dialogue(tmp_path, messages, reason):
     (draft,) = read(tmp_path, json.dumps(messages))
-    with pytest.raises(Exception, match=reason):
+    with pytest.raises(Fault, match=reason):
         check(draft)
 
 

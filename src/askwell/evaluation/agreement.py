@@ -26,7 +26,8 @@ class Agreement(NamedTuple):
 
     `equal_sets`: they read the same slots, over questions that both score. `abstains`: at least one abstains, over
     all questions. `equal_content`: the same content score, where both give one. `difference`: reward under the first
-    less reward under the second, over replies that both score; well above 0, the policy pleases the first alone.
+    less reward under the second, over the same questions; well above 0, the policy pleases the first alone. Where
+    expert or policy stops, no grader is needed and both rewards are the same.
     """
 
     equal_sets: Estimate
@@ -68,7 +69,7 @@ def agreement(
         equal_sets=mean(questions, (equal(one.grade.asked, other.grade.asked) for one, other in questions)),
         abstains=mean(questions, (float(None in (one.grade.asked, other.grade.asked)) for one, other in questions)),
         equal_content=mean(both, (equal(one.grade.content_score, other.grade.content_score) for one, other in both)),
-        difference=mean(pairs, (less(one.grade.reward, other.grade.reward) for one, other in pairs)),
+        difference=mean(both, (less(one.grade.reward, other.grade.reward) for one, other in both)),
         second=figures(turns, second.policy, stop_marker=stop_marker, draws=draws, seed=seed),
         second_expert=figures(turns, second.expert, stop_marker=stop_marker, draws=draws, seed=seed),
     )

@@ -28,8 +28,8 @@ AGREEMENT = {
     "equal_sets": "share of questions in which both graders read the same slots, where both score",
     "abstains": "share of questions at which at least one grader abstains",
     "equal_content": "share of equal content scores where the expert asks too and both graders score",
-    "difference": "reward under the first grader less reward under the second, where both score; well above 0, the "
-    "policy pleases the first alone",
+    "difference": "reward under the first grader less reward under the second, over the same questions; well above 0, "
+    "the policy pleases the first alone",
 }
 
 

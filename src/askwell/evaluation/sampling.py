@@ -24,7 +24,12 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 class Policy(Protocol):
-    """Whatever replies to contexts, one batch at a time; the same batch and seed give the same replies."""
+    """Whatever replies to contexts, one batch at a time; the same batch and seed give the same replies.
+
+    `messages_left_out` counts messages that did not fit its window.
+    """
+
+    messages_left_out: int
 
     def replies(
         self,
@@ -73,6 +78,8 @@ def draw(turns: Sequence[Turn], load: Callable[[], Policy], *, path: Path, recip
             file.append(owed)
             replies += owed
             progress.at(len(replies))
+    if policy.messages_left_out:
+        log.warning("replies: %d messages were left out of contexts too long for the policy", policy.messages_left_out)
     return replies
 
 

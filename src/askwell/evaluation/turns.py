@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from askwell import jsonl, runs
+from askwell import jsonl, runs, weights
 from askwell.errors import DataError, RecipeError
 from askwell.evaluation import report, sampling
 from askwell.evaluation.agreement import Agreement, Opinion, agreement, perplexities
@@ -58,7 +58,7 @@ def run(recipe: EvaluateTurnsRecipe, run: runs.Run) -> dict[str, object]:
     second = SlotGrader.load(recipe.second_grader / "checkpoint") if recipe.second_grader else None
     replies = sampling.draw(
         turns,
-        lambda: LocalPolicy.load(recipe.policy, prompt=recipe.prompt),
+        lambda: LocalPolicy.load(recipe.policy, prompt=recipe.prompt, stop_marker=recipe.stop_marker),
         path=run.path / "replies.jsonl",
         recipe=recipe,
     )
@@ -92,7 +92,7 @@ def check(recipe: EvaluateTurnsRecipe) -> None:
                 f"second_grader {str(recipe.second_grader)!r} is the grader itself, which agrees with itself; "
                 "name the output of another `askwell grader`, or leave it out"
             )
-    if recipe.reader is not None and recipe.reader == recipe.policy:
+    if recipe.reader is not None and weights.locate(recipe.reader) == weights.locate(recipe.policy):
         raise RecipeError(
             f"reader {recipe.reader!r} is the policy itself, to which its own questions are likely; "
             "name a model that the policy never saw, or leave it out"

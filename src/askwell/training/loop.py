@@ -170,6 +170,9 @@ def train(policy: weights.Policy, examples: Sequence[Example], recipe: TrainReci
     with weights.quiet():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     policy.model.config.use_cache = True
+    if args.world_size > 1:
+        PartialState().wait_for_everyone()
+        PartialState().destroy_process_group()
     return {
         "steps": args.max_steps,
         "processes": args.world_size,

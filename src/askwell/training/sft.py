@@ -79,7 +79,8 @@ def run(recipe: TrainRecipe, run: Run) -> dict[str, object]:
     counts["sequences"] = len(rows)
     counts["tokens"] = sum(len(row.ids) for row in rows)
     counts["tokens_with_loss"] = sum(label != examples.IGNORED for row in rows for label in row.labels)
-    log.info("training on %s", ", ".join(f"{name} {count}" for name, count in counts.items()))
+    if main_process():
+        log.info("training on %s", ", ".join(f"{name} {count}" for name, count in counts.items()))
     trained = loop.train(policy, rows, recipe, run)
     if main_process():
         shutil.rmtree(run.checkpoint, ignore_errors=True)

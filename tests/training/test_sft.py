@@ -1,0 +1,216 @@
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_examples import finished_run, ingested, labelled, metrics, recipe, turns
+
+from askwell import runs, weights
+from askwell.errors import DataError, RecipeError, RunError
+from askwell.training import loop, sft
+
+HERE = Path(__file__).parent
+
+MORTAL = """
+import os, signal, sys
+from pathlib import Path
+from training_examples import recipe
+from askwell import runs
+from askwell.training import sft
+
+source, output, last = sys.argv[1:]
+log = runs.Run.log
+def mortal(run, **line):
+    log(run, **line)
+    if line["step"] == int(last):
+        os.kill(os.getpid(), signal.SIGKILL)
+runs.Run.log = mortal
+wanted = recipe(Path(source), Path(output))
+with runs.start(wanted, "train") as run:
+    sft.run(wanted, run)
+"""
+
+TOGETHER = """
+import sys
+from pathlib import Path
+from training_examples import recipe
+from askwell import runs
+from askwell.training import sft
+
+source, output = sys.argv[1:]
+wanted = recipe(Path(source), Path(output), batch=4, micro_batch=1)
+if sft.main_process():
+    with runs.start(wanted, "train") as run:
+        run.finish(sft.run(wanted, run))
+else:
+    sft.run(wanted, runs.Run(wanted.output, resumed=False))
+"""
+
+
+def train(wanted):
+    with runs.start(wanted, "train", inputs=sft.inputs(wanted)) as run:
+        counts = sft.run(wanted, run)
+        run.finish(counts)
+    return counts
+
+
+def weights_of(path):
+    return load_file(path / "checkpoint" / "model.safetensors")
+
+
+def environment():
+    paths = [str(HERE), str(Path(runs.__file__).parents[1])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A finished training run with its source: 11 dialogues, so the last batch of each epoch has a blank."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    wanted = recipe(labelled(folder / "label"), folder / "run")
+    return wanted, train(wanted)
+
+
+def test_a_run_leaves_a_policy_a_line_a_step_and_counts(undisturbed):
+    wanted, counts = undisturbed
+    lines = metrics(wanted.output)
+    assert [line["step"] for line in lines] == list(range(1, 10))
+    assert [line["epoch"] for line in lines] == [round(step / 3, 4) for step in range(1, 10)]
+    assert set(lines[0]) == {"step", "epoch", "loss", "learning_rate", "grad_norm", "tokens"}
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert sum(line["tokens"] for line in lines) == counts["tokens_seen"] == 3 * counts["tokens"]
+    assert (counts["conversations"], counts["turns"], counts["sequences"], counts["steps"]) == (11, 33, 11, 9)
+    assert counts["tokens"] < counts["tokens_unfolded"]
+    assert not (wanted.output / "attempt").exists()
+    assert (wanted.output / "checkpoint" / "model.safetensors").exists()
+
+
+def test_plan_foresees_the_run(undisturbed):
+    wanted, counts = undisturbed
+    plan = sft.plan(wanted)
+    assert {key: plan[key] for key in ("conversations", "turns", "sequences", "steps")} == {
+        key: counts[key] for key in ("conversations", "turns", "sequences", "steps")
+    }
+    scratch = wanted.scratch.model_copy(
+        update={"vocabulary": weights_of(wanted.output)["model.embed_tokens.weight"].shape[0]}
+    )
+    assert scratch.parameters == counts["parameters"]
+
+
+def test_plan_loads_no_torch(undisturbed):
+    code = "import sys; from askwell.training import sft; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], env=environment(), check=True)
+
+
+def test_micro_batches_change_nothing(undisturbed, tmp_path):
+    wanted, _ = undisturbed
+    train(recipe(wanted.input, tmp_path / "run", micro_batch=1))
+    same_curve(metrics(tmp_path / "run"), metrics(wanted.output))
+
+
+@pytest.mark.parametrize("last", [1, 7])
+def test_a_killed_run_ends_as_if_undisturbed(undisturbed, tmp_path, last):
+    """Killed by SIGKILL at a step; a torn checkpoint and a torn line are left behind too."""
+    wanted, _ = undisturbed
+    killed = recipe(wanted.input, tmp_path / "run")
+    assert die(wanted.input, killed.output, last) == -signal.SIGKILL
+    torn = killed.output / "attempt" / "checkpoint-99"
+    torn.mkdir()
+    (torn / "trainer_state.json").write_text("{")
+    with (killed.output / "metrics.jsonl").open("a") as file:
+        file.write('{"step": ')
+    train(killed)
+    assert metrics(killed.output) == metrics(wanted.output)
+    one, other = weights_of(killed.output), weights_of(wanted.output)
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def die(source, output, last):
+    command = [sys.executable, "-c", MORTAL, str(source), str(output), str(last)]
+    return subprocess.run(command, env=environment(), check=False, capture_output=True).returncode
+
+
+def same_curve(one, other):
+    assert [line["step"] for line in one] == [line["step"] for line in other]
+    for key in ("loss", "grad_norm", "learning_rate", "tokens"):
+        assert [line[key] for line in one] == pytest.approx([line[key] for line in other], rel=1e-4)
+
+
+def test_two_processes_have_the_curve_of_one(undisturbed, tmp_path):
+    wanted, _ = undisturbed
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    script = tmp_path / "together.py"
+    script.write_text(TOGETHER)
+    command = [*launch, str(script), str(wanted.input), str(tmp_path / "run")]
+    done = subprocess.run(
+        command, env=environment() | {"PYTHONWARNINGS": ""}, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    same_curve(metrics(tmp_path / "run"), metrics(wanted.output))
+    assert runs.counts_of(tmp_path / "run")["processes"] == 2
+    for name, weight in weights_of(wanted.output).items():
+        torch.testing.assert_close(weights_of(tmp_path / "run")[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_a_base_model_goes_on_to_lora_and_the_adapters_load_with_their_base(tmp_path):
+    base = recipe(ingested(tmp_path / "ingest"), tmp_path / "base", loss="all", epochs=1)
+    counts = train(base)
+    assert counts["tokens_with_loss"] == counts["tokens"] - counts["sequences"]
+    source = labelled(tmp_path / "label")
+    tuned = recipe(source, tmp_path / "tuned", model=str(base.output), lora={"rank": 2}, prompt="policy", epochs=1)
+    counts = train(tuned)
+    assert 0 < counts["parameters_trained"] < counts["parameters"] / 2
+    assert (tuned.output / "checkpoint" / "adapter_model.safetensors").exists()
+    policy = weights.load(str(tuned.output))
+    plain = weights.load(str(base.output))
+    ids = torch.tensor([plain.tokenizer("Which city?")["input_ids"]])
+    assert not torch.allclose(policy.model(ids).logits, plain.model(ids).logits)
+    with policy.model.disable_adapter():
+        torch.testing.assert_close(policy.model(ids).logits, plain.model(ids).logits)
+    with pytest.raises(RecipeError, match="is itself a LoRA policy; drop `lora`"):
+        sft.run(tuned.model_copy(update={"model": str(tuned.output)}), runs.Run(tmp_path / "x", resumed=False))
+
+
+def test_rows_are_those_of_the_split_with_a_target_up_to_the_limit(tmp_path):
+    rows = [turn for number in range(5) for turn in turns(number)]
+    rows[0] = rows[0].model_copy(update={"target": None})
+    rows[3:6] = [turn.model_copy(update={"split": "dev"}) for turn in rows[3:6]]
+    counts = Counter()
+    found = list(sft.turns(recipe(finished_run(tmp_path / "label", "label", rows), tmp_path / "run", limit=3), counts))
+    assert [turn.id for turn in found] == [
+        "c0#1",
+        "c0#2",
+        *(f"c{number}#{index}" for number in (2, 3) for index in range(3)),
+    ]
+    assert counts == {"conversations": 3, "turns": 8, "turns_without_target": 1}
+
+
+def test_nothing_to_train_on_is_an_error_that_says_so(tmp_path):
+    wanted = recipe(labelled(tmp_path / "label"), tmp_path / "run", split="dev")
+    assert sft.plan(wanted)["steps"] == 0
+    with pytest.raises(DataError, match="nothing to train on in split 'dev'"):
+        train(wanted)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
+    wanted = recipe(labelled(tmp_path / "label"), tmp_path / "run", optimizer={"learning_rate": 1e30, "warmup": 0})
+    with pytest.raises(RunError, match=r"the loss is nan at step \d+; lower optimizer.learning_rate"):
+        train(wanted)
+
+
+def test_checkpoints_that_are_ahead_of_the_metrics_are_not_resumed_from(tmp_path):
+    run = runs.Run(tmp_path, resumed=True)
+    for step in (2, 4):
+        (tmp_path / "attempt" / f"checkpoint-{step}").mkdir(parents=True)
+        (tmp_path / "attempt" / f"checkpoint-{step}" / loop.COMPLETE).touch()
+    for step in (1, 2, 3):
+        run.log(step=step)
+    assert loop.resume_point(run, main=False) == tmp_path / "attempt" / "checkpoint-2"
+    assert loop.resume_point(run, main=True) == tmp_path / "attempt" / "checkpoint-2"
+    assert metrics(tmp_path) == [{"step": 1}, {"step": 2}]
+    assert not (tmp_path / "attempt" / "checkpoint-4").exists()
