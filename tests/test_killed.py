@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+
 import toy_sgd
 
 

@@ -9,10 +9,10 @@ import difflib
 import types
 import typing
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import Self
 
 from askwell.errors import DataError, RecipeError
@@ -36,6 +36,16 @@ class Recipe(Section):
     """Run directory to create; an unfinished run of the same recipe in it is resumed."""
     seed: int = 0
     """Seed of everything that is drawn at random."""
+
+
+def one_line(marker: str) -> str:
+    """A stop marker that a reply's last line can be."""
+    if not marker.strip() or marker != marker.strip() or len(marker.splitlines()) != 1:
+        raise ValueError(f"{marker!r} must be one line without white space around it")
+    return marker
+
+
+StopMarker = Annotated[str, AfterValidator(one_line)]
 
 
 class Shares(Section):
@@ -106,8 +116,10 @@ class ScratchModel(Section):
     def parameters(self) -> int:
         """Weights of the model where the corpus fills its vocabulary; the head shares the embedding's."""
         attention = 4 * self.hidden**2 + 3 * self.hidden
-        return self.vocabulary * self.hidden + self.hidden + self.layers * (
-            attention + 3 * self.hidden * self.mlp + 2 * self.hidden
+        return (
+            self.vocabulary * self.hidden
+            + self.hidden
+            + self.layers * (attention + 3 * self.hidden * self.mlp + 2 * self.hidden)
         )
 
 
@@ -154,7 +166,7 @@ class TrainRecipe(Recipe):
     """Train adapters instead of full weights."""
     loss: Literal["response", "all"] = "response"
     """Tokens that carry the loss: the expert's response, or every token of whole conversations (a base model)."""
-    stop_marker: str = Field(default="<stop />", min_length=1)
+    stop_marker: StopMarker = "<stop />"
     """What the policy says to stop."""
     prompt: str = ""
     """System prompt: a file of `askwell/texts/prompts` by name (`policy`), or empty for none."""
@@ -183,8 +195,8 @@ class GraderRecipe(Recipe):
 
     input: tuple[Path, ...]
     """Run directories of `askwell ingest --source sgd`; every SYSTEM utterance with its acts is an example."""
-    kind: Literal["linear", "neighbours"] = "linear"
-    """Kind of model; let one kind reward and the other evaluate."""
+    kind: Literal["linear", "convolutional"] = "linear"
+    """Kind of model: n-grams and regressions, or a small network; let one reward and the other evaluate."""
     fold: Literal["all", "even", "odd"] = "all"
     """Which training conversations to learn from, by hash of the group: two graders share none."""
     precision: float = Field(default=0.95, gt=0, lt=1)
@@ -216,7 +228,7 @@ class EvaluateTurnsRecipe(Recipe):
     """Nucleus sampling."""
     max_new_tokens: int = Field(default=64, ge=1)
     """Longest reply."""
-    stop_marker: str = Field(default="<stop />", min_length=1)
+    stop_marker: StopMarker = "<stop />"
     """What the policy says to stop."""
     prompt: str = ""
     """System prompt: a file of `askwell/texts/prompts` by name, or empty for none; as in training."""

@@ -120,7 +120,9 @@ def start(recipe: Recipe, command: str, *, inputs: Iterable[Path] = (), prompts:
         write_json(path / "recipe.json", resolved(recipe, command))
         write_json(path / "provenance.json", provenance(command, recipe.seed, inputs, prompts))
         if diff := git("diff", "HEAD", "--", "src"):
-            (path / "code.diff").write_text(diff + "\n", encoding="utf-8")
+            write_text(path / "code.diff", diff + "\n")
+        else:
+            (path / "code.diff").unlink(missing_ok=True)
         yield Run(path, resumed=resumed)
 
 

@@ -8,6 +8,7 @@ one path from messages to ids: the tokenizer's chat template.
 
 import bisect
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -101,7 +102,8 @@ def adapt(model: Any, lora: Lora) -> Any:
         target_modules=list(lora.targets) or "all-linear",
     )
     try:
-        return get_peft_model(model, config)
+        with quiet():
+            return get_peft_model(model, config)
     except ValueError as error:
         raise RecipeError(f"lora.targets {list(lora.targets)!r}: {error}") from error
 
@@ -311,11 +313,15 @@ def padded(rows: Sequence[Sequence[int]], *, fill: int, left: bool = False) -> t
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Inside, `transformers` draws no progress bars."""
+    """Inside, `transformers` draws no progress bars, and PEFT's use of its older names is not our user's business."""
     drawn = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
+            )
+            yield
     finally:
         if drawn:
             transformers_logging.enable_progress_bar()

@@ -62,6 +62,7 @@ def test_markdown_names_every_figure_with_its_meaning_and_counts(tmp_path):
 
 def test_sampled_turns_show_what_a_reader_needs(tmp_path):
     text = markdown(tmp_path, shown=5)
+    assert "\n## Sampled turns\n" in text
     assert text.count("\n### ") == 5
     section = text[text.index("### b#0") : text.index("### b#1")]
     assert "- user: I am hungry." in section

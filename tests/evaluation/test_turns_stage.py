@@ -142,6 +142,8 @@ def test_what_would_fail_late_is_refused_before_a_policy_is_loaded(world, fields
     with pytest.raises(error, match=message):
         evaluate(world, **fields)
     assert world.policies == []
+    # Only what the records themselves say is found out after the run directory was made.
+    assert (world.directory / "out").exists() == (fields == {"split": "dev"})
 
 
 def test_too_many_unscored_questions_stop_the_run_with_the_reasons(world):

@@ -143,7 +143,7 @@ def same_curve(one, other):
 
 def test_two_processes_have_the_curve_of_one(undisturbed, tmp_path):
     wanted, _ = undisturbed
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = tmp_path / "together.py"
     script.write_text(TOGETHER)
     command = [*launch, str(script), str(wanted.input), str(tmp_path / "run")]

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from askwell import jsonl
-from askwell.records import Conversation, Message, Record, Target, Turn
 from askwell.recipes import TrainRecipe
+from askwell.records import Conversation, Message, Record, Target, Turn
 
 TOWNS = ("Oslo", "Lima", "Rome", "Bergen", "a small town by the sea", "Santiago de Compostela")
 FOODS = ("soup", "noodles", "rice with beans and a little salad", "bread")

@@ -5,7 +5,6 @@ and policies is data: in the markdown it can neither end a line nor open a cell,
 """
 
 import json
-import os
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -75,13 +74,7 @@ def write(
 ) -> None:
     """report.json and report.md, each whole or absent."""
     runs.write_json(directory / "report.json", report)
-    text = markdown(report, turns, grades, recipe=recipe)
-    temporary = directory / ".report.md.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(directory / "report.md")
+    runs.write_text(directory / "report.md", markdown(report, turns, grades, recipe=recipe))
 
 
 def load(directory: Path) -> dict[str, Any]:
@@ -141,7 +134,7 @@ def markdown(
         }
         parts += [f"## The reader\n\nUnder {plain(str(recipe.reader))}.\n", meaning_table(reader, meaning)]
     parts += ["## Counts\n", "".join(f"- {plain(name)}: {count}\n" for name, count in report["counts"].items())]
-    parts += [f"## {recipe.shown} turns at most, drawn by seed\n", *shown(turns, grades, recipe=recipe)]
+    parts += ["## Sampled turns\n", *shown(turns, grades, recipe=recipe)]
     return "\n".join(parts)
 
 

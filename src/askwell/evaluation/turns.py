@@ -35,7 +35,11 @@ class Selected(NamedTuple):
 
 
 def inputs(recipe: EvaluateTurnsRecipe) -> list[Path]:
-    """What provenance hashes; a policy or reader that is a name on the Hub has no files here."""
+    """What provenance hashes; a policy or reader that is a name on the Hub has no files here.
+
+    Asked for before the run directory is made: what `check` refuses leaves none behind.
+    """
+    check(recipe)
     paths = [recipe.input, recipe.grader, recipe.second_grader, Path(recipe.policy)]
     if recipe.reader is not None:
         paths.append(Path(recipe.reader))
@@ -51,7 +55,6 @@ def plan(recipe: EvaluateTurnsRecipe) -> dict[str, object]:
 
 def run(recipe: EvaluateTurnsRecipe, run: runs.Run) -> dict[str, object]:
     """Draw, grade, report; returns counts."""
-    check(recipe)
     selected = select(recipe)
     turns = selected.turns
     grader = SlotGrader.load(recipe.grader / "checkpoint")
@@ -84,6 +87,7 @@ def run(recipe: EvaluateTurnsRecipe, run: runs.Run) -> dict[str, object]:
 
 def check(recipe: EvaluateTurnsRecipe) -> None:
     """Refuse before anything is drawn what would fail after hours."""
+    runs.require(recipe.input, made_by=LABEL)
     runs.require(recipe.grader, made_by=GRADER)
     if recipe.second_grader is not None:
         runs.require(recipe.second_grader, made_by=GRADER)

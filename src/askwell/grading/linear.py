@@ -18,8 +18,10 @@ try:
     from scipy import sparse
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
-except ImportError as error:
-    raise MissingExtra("a grader needs scikit-learn; install it with `pip install 'askwell[train]'`") from error
+except ModuleNotFoundError as missing:
+    raise MissingExtra(
+        f"this grader needs {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
+    ) from missing
 
 Reading = tuple[frozenset[str], float]
 INVERSE_PENALTY = 30.0
@@ -42,7 +44,7 @@ def vectorizers(vocabularies: Sequence[Mapping[str, int] | None] = (None, None))
 def regression(features: sparse.csr_matrix, truth: Sequence[bool]) -> NDArray[np.float64]:
     """Weights and, last, the intercept. A slot that every question asks for, or none, gets the intercept alone."""
     if len(set(truth)) == 1:
-        constant = np.zeros(features.shape[1] + 1)
+        constant = np.zeros(features.get_shape()[1] + 1)
         constant[-1] = 20.0 if truth[0] else -20.0
         return constant
     model = LogisticRegression(C=INVERSE_PENALTY, solver="liblinear", random_state=0).fit(features, truth)
@@ -88,14 +90,13 @@ class Linear:
             for (service, _), line in zip(questions, likely, strict=True)
         ]
 
-    def state(self) -> tuple[dict[str, object], dict[str, NDArray[np.generic]]]:
+    def state(self) -> tuple[dict[str, object], dict[str, NDArray]]:
         """What JSON holds of the model, and what arrays do."""
         vocabularies = [sorted(vector.vocabulary_, key=vector.vocabulary_.__getitem__) for vector in self._vectors]
         kept = sparse.csr_matrix(self._weights)
-        arrays = {"data": kept.data, "indices": kept.indices, "indptr": kept.indptr, "shape": np.asarray(kept.shape)}
-        return {"vocabularies": vocabularies}, arrays | {
-            f"idf_{number}": vector.idf_ for number, vector in enumerate(self._vectors)
-        }
+        arrays: dict[str, NDArray] = {f"idf_{number}": vector.idf_ for number, vector in enumerate(self._vectors)}
+        arrays |= {"data": kept.data, "indices": kept.indices, "indptr": kept.indptr, "shape": np.asarray(kept.shape)}
+        return {"vocabularies": vocabularies}, arrays
 
     @classmethod
     def restore(

@@ -1,4 +1,4 @@
-"""Which slots of the conversation's service does a text ask for? Learned from experts' own requests; unsure, it abstains.
+"""Which slots of the conversation's service does a text ask for? Learned from experts; unsure, it abstains.
 
 A checkpoint is grader.json (kind, slots, wording, thresholds, vocabulary) and weights.npz, which holds plain arrays;
 nothing in it can execute code.
@@ -28,7 +28,7 @@ class Model(Protocol):
 
     def read(self, questions: Sequence[tuple[str, str]]) -> list[Reading]: ...
 
-    def state(self) -> tuple[dict[str, object], dict[str, NDArray[np.generic]]]: ...
+    def state(self) -> tuple[dict[str, object], dict[str, NDArray]]: ...
 
 
 def model_class(kind: Kind) -> type:

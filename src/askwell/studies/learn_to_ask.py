@@ -146,7 +146,7 @@ def grader_steps(root: Path) -> Iterator[Step]:
     yield Step(
         "grader",
         fit,
-        recipes.GraderRecipe(input=(train, dev), kind="neighbours", fold="odd", output=root / "graders" / "judge"),
+        recipes.GraderRecipe(input=(train, dev), kind="convolutional", fold="odd", output=root / "graders" / "judge"),
         "the grader that evaluates: another kind of model, fitted on other dialogues",
     )
 
