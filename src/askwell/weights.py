@@ -7,6 +7,7 @@ one path from messages to ids: the tokenizer's chat template.
 """
 
 import bisect
+import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,14 +24,15 @@ from askwell.texts import prompt_file
 try:
     import torch
     from jinja2 import TemplateError
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import (
+        AddedToken,
         AutoModelForCausalLM,
         AutoTokenizer,
         PreTrainedTokenizerBase,
-        PreTrainedTokenizerFast,
         Qwen2Config,
         Qwen2ForCausalLM,
+        Qwen2Tokenizer,
     )
     from transformers.utils import logging as transformers_logging
 except ModuleNotFoundError as missing:
@@ -129,28 +131,33 @@ def create(sizes: ScratchModel, texts: Iterable[str], *, stop_marker: str, seed:
         return Policy(Qwen2ForCausalLM(config), tokenizer)
 
 
-def scratch_tokenizer(texts: Iterable[str], *, vocabulary: int, stop_marker: str) -> PreTrainedTokenizerFast:
-    """A byte-level BPE with a token for each role, for the end of a turn, and for the stop marker."""
+def scratch_tokenizer(texts: Iterable[str], *, vocabulary: int, stop_marker: str) -> PreTrainedTokenizerBase:
+    """A byte-level BPE with a token for each role, for the end of a turn, and for the stop marker.
+
+    It is trained as a Qwen2Tokenizer splits and normalizes: `AutoTokenizer` loads that class for every Qwen2 model,
+    whatever the folder says, and would split text in another way than the BPE was trained on.
+    """
+    shape = Qwen2Tokenizer()._tokenizer
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    special = [PAD, END, *ROLES]
+    core.normalizer, core.pre_tokenizer = shape.normalizer, shape.pre_tokenizer
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary - 1,
-        special_tokens=special,
+        special_tokens=[PAD, END, *ROLES],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     core.train_from_iterator(texts, trainer)
-    core.add_tokens([AddedToken(stop_marker, special=False, normalized=False)])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core,
+    merges: Any = [tuple(pair) for pair in json.loads(core.to_str())["model"]["merges"]]
+    tokenizer = Qwen2Tokenizer(
+        vocab=core.get_vocab(),
+        merges=merges,
+        unk_token=PAD,
         pad_token=PAD,
         eos_token=END,
         extra_special_tokens=list(ROLES),
-        clean_up_tokenization_spaces=False,
         model_max_length=POSITIONS,
     )
+    tokenizer.add_tokens([AddedToken(stop_marker, special=False, normalized=False)])
     tokenizer.chat_template = TEMPLATE
     return tokenizer
 

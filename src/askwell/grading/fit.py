@@ -7,6 +7,7 @@ The fold concerns what is learned. Dev gives two numbers alone, and every grader
 """
 
 import logging
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,21 +110,32 @@ def calibrate(grader: SlotGrader, dev: Sequence[Example], *, precision: float) -
 
 
 def threshold(readings: Sequence[Reading | None], truth: Sequence[frozenset[str]], *, precision: float) -> float:
-    """The lowest confidence from which on at least `precision` of the sets are exact, between two that occur."""
+    """The lowest confidence from which on `precision` of the sets are exact, for sure: between two that occur.
+
+    What must reach it is one standard error below the share seen (the lower end of Wilson's interval, z = 1). The
+    greatest coverage at the bare share takes advantage of luck in dev: set for 0.95, it gave 0.941 and 0.946 on test.
+    """
     judged = [(reading[1], reading[0] == asks) for reading, asks in zip(readings, truth, strict=True) if reading]
     judged.sort(reverse=True)
     chosen, best, right = None, 0.0, 0
     for count, (confidence, exact) in enumerate(judged, start=1):
         right += exact
         following = judged[count][0] if count < len(judged) else 0.0
-        if following == confidence:
+        if following == confidence and count < len(judged):
             continue
-        best = max(best, right / count)
-        if right / count >= precision:
+        sure = lower_end(right, count)
+        best = max(best, sure)
+        if sure >= precision:
             chosen = (confidence + following) / 2
     if chosen is None:
         raise DataError(
-            f"precision {precision} is out of reach: at best {best:.3f} of the {len(judged)} dev questions are exact; "
-            "lower --precision, or give more conversations"
+            f"precision {precision} is out of reach: {best:.3f} at best, one standard error below what "
+            f"{len(judged)} dev questions show; lower --precision, or give more conversations"
         )
     return chosen
+
+
+def lower_end(right: int, count: int) -> float:
+    """Lower end of Wilson's interval for `right` of `count`, with z = 1: right / (right + 1) where all are right."""
+    share = right / count
+    return (share + 0.5 / count - math.sqrt(share * (1 - share) / count + 0.25 / count**2)) / (1 + 1 / count)

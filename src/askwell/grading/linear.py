@@ -2,7 +2,8 @@
 
 One regression over all services says whether a text asks for anything at all; then one for each slot of the service,
 learned from questions alone (with offers and confirmations among them, which name the same slots, the regressions of
-rare slots learn to say no). The confidence of a set is the product over its decisions.
+rare slots learn to say no), and, with less weight, from those of other services that have a slot of this name. The
+confidence of a set is the product over its decisions.
 """
 
 import random
@@ -25,6 +26,8 @@ except ModuleNotFoundError as missing:
 
 Reading = tuple[frozenset[str], float]
 INVERSE_PENALTY = 30.0
+# Measured on held-out dialogues of train: 0.2 scores 0.87 of the questions at an exact match of 0.95, none 0.84.
+BORROWED = 0.2
 
 
 def spaced(text: str) -> str:
@@ -41,13 +44,16 @@ def vectorizers(vocabularies: Sequence[Mapping[str, int] | None] = (None, None))
     ]
 
 
-def regression(features: sparse.csr_matrix, truth: Sequence[bool]) -> NDArray[np.float64]:
+def regression(
+    features: sparse.csr_matrix, truth: Sequence[bool], weights: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
     """Weights and, last, the intercept. A slot that every question asks for, or none, gets the intercept alone."""
     if len(set(truth)) == 1:
         constant = np.zeros(features.get_shape()[1] + 1)
         constant[-1] = 20.0 if truth[0] else -20.0
         return constant
-    model = LogisticRegression(C=INVERSE_PENALTY, solver="liblinear", random_state=0).fit(features, truth)
+    model = LogisticRegression(C=INVERSE_PENALTY, solver="liblinear", random_state=0)
+    model.fit(features, truth, sample_weight=weights)
     return np.append(model.coef_[0], model.intercept_)
 
 
@@ -65,16 +71,20 @@ class Linear:
     def fit(cls, examples: Sequence[Example], slots: dict[str, tuple[str, ...]], *, seed: int) -> "Linear":
         """Learn from examples of the services in `slots`."""
         questions = [example for example in examples if example.asks]
-        questions += joined(questions, count=len(questions) // 2, random_source=random.Random(seed))
+        questions += joined(questions, count=len(questions), random_source=random.Random(seed))
         vectors = vectorizers()
         for vector in vectors:
             vector.fit([question.text for question in questions])
         asking = regression(matrix(vectors, [example.text for example in examples]), [bool(e.asks) for e in examples])
         rows = [asking]
+        features = matrix(vectors, [question.text for question in questions])
+        services = np.array([question.service for question in questions])
         for service, names in slots.items():
-            mine = [question for question in questions if question.service == service]
-            features = matrix(vectors, [question.text for question in mine])
-            rows += [regression(features, [slot in question.asks for question in mine]) for slot in names]
+            for slot in names:
+                kin = [other for other, theirs in slots.items() if slot in theirs]
+                mine = np.flatnonzero(np.isin(services, kin))
+                truth = [slot in questions[place].asks for place in mine]
+                rows.append(regression(features[mine], truth, np.where(services[mine] == service, 1.0, BORROWED)))
         return cls(slots, vectors, np.stack(rows))
 
     def read(self, questions: Sequence[tuple[str, str]]) -> list[Reading]:

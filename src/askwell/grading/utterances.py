@@ -6,6 +6,7 @@ experts were seen to put side by side, and words repeated on the spot, tell what
 """
 
 import hashlib
+import itertools
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from askwell.records import Conversation, Split
 
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?|0|[?.!,:]")
 DIGITS = re.compile(r"\d+")
-LONGEST_STUTTER = 5
+SENTENCE_ENDS = frozenset("?.!")
 
 
 class Example(NamedTuple):
@@ -90,10 +91,10 @@ class Wording:
     def share(self, text: str) -> float:
         """Share of a text's neighbouring words that experts were seen to put side by side; 0 for what they never do.
 
-        That is: more words than the longest of theirs, or one to five words said twice on the spot.
+        That is: more than twice the words of their longest, or the same words twice on the spot.
         """
         spoken = words(text)
-        if not spoken or len(spoken) > self.longest or self.stutters(spoken):
+        if not spoken or len(spoken) > 2 * self.longest or self.stutters(spoken):
             return 0.0
         found = neighbours(spoken)
         return sum(pair in self.pairs for pair in found) / len(found)
@@ -102,15 +103,24 @@ class Wording:
         return self.share(text) >= self.least
 
     def stutters(self, spoken: Sequence[str]) -> bool:
-        """Whether words are said twice on the spot ("located located"); numbers may be."""
+        """Whether words are said twice on the spot ("located located", or a whole question); numbers may be."""
         letters = [word for word in spoken if word != "0"]
         return any(
             letters[start : start + size] == letters[start + size : start + 2 * size]
-            for size in range(1, LONGEST_STUTTER + 1)
+            for size in range(1, len(letters) // 2 + 1)
             for start in range(len(letters) - 2 * size + 1)
         )
 
 
 def neighbours(spoken: Sequence[str]) -> list[tuple[str, str]]:
-    """Neighbouring words; the empty string stands before the first and after the last."""
-    return list(zip(["", *spoken], [*spoken, ""], strict=True))
+    """Neighbouring words. The empty string stands before the first and after the last of each sentence, so that which
+    sentence follows which does not matter.
+    """
+    bounded = [""]
+    for word in spoken:
+        bounded.append(word)
+        if word in SENTENCE_ENDS:
+            bounded.append("")
+    if bounded[-1]:
+        bounded.append("")
+    return list(itertools.pairwise(bounded))

@@ -205,6 +205,8 @@ def evaluation_steps(recipe: StudyRecipe, root: Path, row: str, seed: int) -> It
                 temperature=temperature,
                 samples=2 if temperature else 1,
                 seed=seed,
+                # A row that speaks so badly that the judge abstains belongs in the table, with its unscored share.
+                max_unscored=1.0,
             )
             yield Step("evaluate turns", evaluate_turns, evaluation, f"{row} on {SETS[name]}, {decoding}")
 

@@ -190,19 +190,21 @@ def chunks(order: Sequence[int], batch: int) -> list[Sequence[int]]:
 
 def arguments(recipe: TrainRecipe, run: Run, *, steps: int) -> TrainingArguments:
     """The recipe in the Trainer's words."""
-    state = PartialState()
-    micro = batches.micro_batch(recipe.batch, at_most=recipe.micro_batch, processes=state.num_processes)
+    # From the launcher itself: a PartialState made before TrainingArguments keeps them from setting up the processes.
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    micro = batches.micro_batch(recipe.batch, at_most=recipe.micro_batch, processes=processes)
     args = TrainingArguments(
         output_dir=str(run.path / "attempt"),
         max_steps=steps,
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=recipe.batch // (micro * state.num_processes),
+        gradient_accumulation_steps=recipe.batch // (micro * processes),
         average_tokens_across_devices=True,
         learning_rate=recipe.optimizer.learning_rate,
         lr_scheduler_type=SCHEDULES[recipe.optimizer.schedule],
         warmup_steps=math.ceil(steps * recipe.optimizer.warmup),
         weight_decay=recipe.optimizer.weight_decay,
         max_grad_norm=recipe.optimizer.max_grad_norm,
+        use_cpu=not torch.accelerator.is_available(),
         bf16=recipe.precision == "bfloat16",
         seed=recipe.seed,
         save_steps=recipe.checkpoint_every,
