@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 OUTPUT ?= outputs/demo
+DATA ?= ../shared/data/sgd
 
 .PHONY: install test check demo docs fix clean
 

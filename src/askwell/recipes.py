@@ -173,7 +173,7 @@ class TrainRecipe(Recipe):
     split: Split = "train"
     """Which split to train on."""
     limit: int | None = Field(default=None, ge=1)
-    """Train on at most this many conversations."""
+    """Train on at most this many conversations, drawn by hash."""
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the data."""
     batch: int = Field(default=32, ge=1)
@@ -219,7 +219,7 @@ class EvaluateTurnsRecipe(Recipe):
     split: Split = "test"
     """Which split to evaluate."""
     limit: int | None = Field(default=None, ge=1)
-    """Evaluate at most this many conversations."""
+    """Evaluate at most this many conversations, drawn by hash."""
     samples: int = Field(default=1, ge=1)
     """Replies drawn a turn."""
     temperature: float = Field(default=1.0, ge=0)

@@ -113,7 +113,7 @@ def test_plan_counts_and_writes_nothing(world):
         "conversations": 3,
         "replies": 18,
     }
-    assert turns.plan(recipe_of(world.directory, limit=1))["turns"] == 2
+    assert turns.plan(recipe_of(world.directory, limit=1))["conversations"] == 1
     assert turns.plan(recipe_of(world.directory, split="train"))["turns"] == 1
     assert (sorted(world.directory.rglob("*")), world.policies) == (before, [])
 

@@ -13,6 +13,7 @@ from askwell.labelling import hindsight
 from askwell.labelling.hindsight import decision_points, turns
 from askwell.recipes import LabelRecipe
 from askwell.records import Act, Conversation, Message, Turn
+from askwell.sources import sgd
 
 SGD = Path(__file__).parents[3] / "shared" / "data" / "sgd" / "train"
 
@@ -226,9 +227,9 @@ def test_a_log_without_acts_is_refused_with_the_way_out(tmp_path):
 
 @pytest.mark.skipif(not SGD.is_dir(), reason="../shared/data/sgd is absent")
 def test_real_dialogues_stop_once_a_phase_and_ask_before_it():
-    sgd = pytest.importorskip("askwell.sources.sgd")
     found = 0
-    for log in sgd.conversations(SGD / "dialogues_001.json"):
+    for draft in sgd.read(SGD / "dialogues_001.json", name="dialogues_001.json"):
+        log = conversation(*(Message.model_validate(message) for message in draft.messages), id=draft.id)
         for phase in hindsight.phases(log.messages):
             inside = [turn for turn in turns(log) if phase.start < len(turn.context) <= phase.end]
             assert [turn.target.decision for turn in inside] == ["continue"] * (len(inside) - 1) + ["stop"]

@@ -119,8 +119,8 @@ def test_a_killed_run_ends_as_if_undisturbed(undisturbed, tmp_path, last):
     wanted, _ = undisturbed
     killed = recipe(wanted.input, tmp_path / "run")
     assert die(wanted.input, killed.output, last) == -signal.SIGKILL
-    torn = killed.output / "attempt" / "checkpoint-99"
-    torn.mkdir()
+    torn = killed.output / "attempt" / f"checkpoint-{last}"
+    torn.mkdir(parents=True, exist_ok=True)
     (torn / "trainer_state.json").write_text("{")
     with (killed.output / "metrics.jsonl").open("a") as file:
         file.write('{"step": ')
@@ -185,7 +185,7 @@ def test_rows_are_those_of_the_split_with_a_target_up_to_the_limit(tmp_path):
     assert [turn.id for turn in found] == [
         "c0#1",
         "c0#2",
-        *(f"c{number}#{index}" for number in (2, 3) for index in range(3)),
+        *(f"c{number}#{index}" for number in (3, 4) for index in range(3)),  # drawn by hash
     ]
     assert counts == {"conversations": 3, "turns": 8, "turns_without_target": 1}
 

@@ -104,20 +104,10 @@ def check(recipe: EvaluateTurnsRecipe) -> None:
 
 
 def select(recipe: EvaluateTurnsRecipe) -> Selected:
-    """The turns of the split that have a target, of the first `limit` conversations."""
-    turns: list[Turn] = []
-    conversations: set[str] = set()
-    without_target = 0
-    for turn in runs.records_of(recipe.input, Turn, made_by=LABEL):
-        if turn.split != recipe.split:
-            continue
-        if turn.conversation_id not in conversations and len(conversations) == recipe.limit:
-            continue
-        conversations.add(turn.conversation_id)
-        if turn.target is None:
-            without_target += 1
-        else:
-            turns.append(turn)
+    """The turns of the split that have a target, of `limit` conversations drawn by hash."""
+    rows = list(runs.sample_of(recipe.input, Turn, made_by=LABEL, split=recipe.split, limit=recipe.limit))
+    turns = [turn for turn in rows if turn.target is not None]
+    without_target = len(rows) - len(turns)
     if not turns:
         raise DataError(
             f"{recipe.input}: no turn with a target in split {recipe.split!r} ({without_target} without one); "

@@ -29,6 +29,9 @@ ODD_SHARE = 0.02
 
 
 def inputs(recipe: GraderRecipe) -> list[Path]:
+    """The runs that are read, refused here where one is not."""
+    for path in recipe.input:
+        runs.require(path, made_by=MADE_BY)
     return list(recipe.input)
 
 
@@ -59,7 +62,7 @@ def run(recipe: GraderRecipe, run: runs.Run) -> dict[str, object]:
         "corrupted": figures.of_corrupted(grader, test, random_source=random.Random(recipe.seed)),
     }
     runs.write_json(run.report, report)
-    (run.path / "report.md").write_text(figures.page(report), encoding="utf-8")
+    runs.write_text(run.path / "report.md", figures.page(report))
     scored = {key: report["test"]["questions"]["exact"][key] for key in ("scored", "unscored")}
     return {**counts, **{f"test_questions_{key}": count for key, count in scored.items()}}
 

@@ -1,8 +1,9 @@
 """`askwell train --method sft`: imitate the expert's next utterance or the stop marker; or whole conversations.
 
 Reads the Turn records of `askwell label` (with `loss: all`, the Conversation records of `askwell ingest`) and a model.
-Writes metrics.jsonl, one line a step, and checkpoint/. Works under `accelerate launch`, where only the main process
-holds the run directory; the others call `run` with a Run of the same path and write nothing.
+Writes metrics.jsonl, one line a step, and checkpoint/. Works under `torchrun` (and `accelerate launch`, which on CPUs
+starts one process whatever it is told): only the main process holds the run directory; the others call `run` with a
+Run of the same path and leave the records and the policy to it.
 """
 
 import itertools
@@ -92,12 +93,9 @@ def run(recipe: TrainRecipe, run: Run) -> dict[str, object]:
 def turns(recipe: TrainRecipe, counts: Counter[str]) -> Iterator[Turn]:
     """The turns to train on; those without a target are left out and counted."""
     seen: set[str] = set()
-    for turn in runs.records_of(recipe.input, Turn, made_by="askwell label"):
-        if turn.split != recipe.split:
-            continue
+    rows = runs.sample_of(recipe.input, Turn, made_by="askwell label", split=recipe.split, limit=recipe.limit)
+    for turn in rows:
         if turn.conversation_id not in seen:
-            if len(seen) == recipe.limit:
-                return
             seen.add(turn.conversation_id)
             counts["conversations"] += 1
         counts["turns" if turn.target else "turns_without_target"] += 1
@@ -107,12 +105,10 @@ def turns(recipe: TrainRecipe, counts: Counter[str]) -> Iterator[Turn]:
 
 def conversations(recipe: TrainRecipe, counts: Counter[str]) -> Iterator[Conversation]:
     """The conversations to train on."""
-    for conversation in runs.records_of(recipe.input, Conversation, made_by="askwell ingest"):
-        if conversation.split == recipe.split and conversation.messages:
-            if counts["conversations"] == recipe.limit:
-                return
-            counts["conversations"] += 1
-            yield conversation
+    rows = runs.sample_of(recipe.input, Conversation, made_by="askwell ingest", split=recipe.split, limit=recipe.limit)
+    for conversation in rows:
+        counts["conversations"] += 1
+        yield conversation
 
 
 def dialogues(recipe: TrainRecipe) -> Iterator[tuple[Message, ...]]:
