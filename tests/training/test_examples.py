@@ -148,3 +148,10 @@ def test_what_does_not_fit_is_cut_and_counted(policy):
     [example] = build(policy, rows, max_tokens=16, counts=counts)
     assert policy.tokenizer.decode(example.ids) == "<|user|>s<|end|><|assistant|>yes<|end|>"
     assert (counts["turns_cut"], counts["messages_left_out"], counts["turns_too_long"]) == (1, 2, 1)
+
+
+def test_a_conversation_without_messages_is_counted_not_trained_on(policy):
+    counts = Counter()
+    empty = conversation(0).model_copy(update={"messages": ()})
+    assert examples.of_conversations([empty], policy.tokenizer, prompt="", max_tokens=50, counts=counts) == []
+    assert counts == {"conversations_empty": 1}

@@ -7,11 +7,12 @@ output for each (service, slot), says what they ask for there. The confidence of
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from askwell.errors import MissingExtra
+from askwell.errors import DataError, MissingExtra
 from askwell.grading.utterances import Example, joined, words
 
 try:
@@ -26,6 +27,7 @@ except ModuleNotFoundError as missing:
 Reading = tuple[frozenset[str], float]
 WIDTH, FILTERS, SERVICE_WIDTH, HIDDEN = 96, 96, 32, 256
 WINDOWS = (1, 3, 5)
+SIZES = [WIDTH, FILTERS, SERVICE_WIDTH, HIDDEN, *WINDOWS]
 PADDING, UNKNOWN = 0, 1
 EPOCHS, STEPS_AT_LEAST, BATCH, PEAK_RATE = 6, 120, 128, 6e-3
 # A quarter of the offers and confirmations an epoch: all of them took four times as long and read no better.
@@ -148,13 +150,18 @@ class Convolutional:
     def state(self) -> tuple[dict[str, object], dict[str, NDArray]]:
         """What JSON holds of the model, and what arrays do."""
         arrays = {name: tensor.numpy() for name, tensor in self._network.state_dict().items()}
-        return {"vocabulary": list(self._vocabulary)}, arrays
+        return {"vocabulary": list(self._vocabulary), "sizes": SIZES}, arrays
 
     @classmethod
     def restore(
-        cls, slots: dict[str, tuple[str, ...]], values: Mapping[str, list[str]], arrays: Mapping[str, NDArray]
+        cls, slots: dict[str, tuple[str, ...]], values: Mapping[str, Any], arrays: Mapping[str, NDArray]
     ) -> "Convolutional":
-        """The inverse of `state`."""
+        """The inverse of `state`. Raises DataError where the network had other sizes when it was saved."""
+        if values["sizes"] != SIZES:
+            raise DataError(
+                f"the grader is a network of sizes {values['sizes']}, this version's is of {SIZES}; "
+                "make it again with `askwell grader`"
+            )
         with torch.random.fork_rng(devices=[]):
             model = cls(slots, values["vocabulary"])
         model._network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})

@@ -50,8 +50,8 @@ class Budget(NamedTuple):
 
 
 BUDGETS = {
-    "small": Budget(1500, ScratchModel(vocabulary=2048, hidden=128, layers=3, heads=4), 4, 3, 120),
-    "full": Budget(None, ScratchModel(vocabulary=4096, hidden=192, layers=4, heads=4), 4, 3, 400),
+    "small": Budget(1500, ScratchModel(vocabulary=2048, hidden=128, layers=3, heads=4), 3, 3, 100),
+    "full": Budget(None, ScratchModel(vocabulary=2048, hidden=160, layers=4, heads=4), 2, 3, 300),
 }
 DECODING = {"sampled": 1.0, "greedy": 0.0}
 SETS = {"test": "held-out dialogues of the training services", "dev": "out of distribution: the dev folder"}
@@ -157,9 +157,10 @@ def policy_steps(recipe: StudyRecipe, root: Path, seed: int) -> Iterator[Step]:
     data = root / "data"
     common: dict[str, Any] = {"scratch": budget.scratch, "limit": budget.conversations, "seed": seed}
     if seed == recipe.seed:
-        reader = base_recipe(data / "dev-conversations", root / "reader", budget, {**common, "seed": seed + 1000})
+        apart = {**common, "seed": seed + 1000}
+        reader = base_recipe(data / "dev-conversations", root / "reader", budget.base_epochs / 2, apart)
         yield Step("train", sft, reader, "a language model that no policy has seen, to read what they ask")
-    base = base_recipe(data / "train-conversations", root / "base" / str(seed), budget, common)
+    base = base_recipe(data / "train-conversations", root / "base" / str(seed), budget.base_epochs, common)
     yield Step("train", sft, base, "base: a language model of whole dialogues, both speakers, no stop marker")
     if "sft" in recipe.rows:
         tuned = recipes.TrainRecipe(
@@ -175,14 +176,14 @@ def policy_steps(recipe: StudyRecipe, root: Path, seed: int) -> Iterator[Step]:
         yield Step("train", sft, tuned, "SFT: the expert's next utterance, or the stop marker where it stopped asking")
 
 
-def base_recipe(data: Path, output: Path, budget: Budget, common: Mapping[str, Any]) -> recipes.TrainRecipe:
+def base_recipe(data: Path, output: Path, epochs: float, common: Mapping[str, Any]) -> recipes.TrainRecipe:
     """A language model of whole dialogues."""
     return recipes.TrainRecipe(
         **common,
         input=data,
         output=output,
         loss="all",
-        epochs=budget.base_epochs,
+        epochs=epochs,
         batch=16,
         micro_batch=16,
         optimizer=Optimizer(learning_rate=2e-3),

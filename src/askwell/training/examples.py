@@ -83,6 +83,9 @@ def of_conversations(
     """One example a conversation, loss on every token but the first, which nothing predicts; the end is cut off."""
     examples = []
     for conversation in conversations:
+        if not conversation.messages:
+            counts["conversations_empty"] += 1
+            continue
         ids = weights.transcript(tokenizer, conversation.messages, prompt=prompt)
         counts["conversations_cut"] += len(ids) > max_tokens
         counts["tokens_cut"] += max(0, len(ids) - max_tokens)
