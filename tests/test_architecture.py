@@ -19,6 +19,7 @@ ROOMS = [
     "runs",
     "statistics",
     "sources",
+    "rendering",
     "weights",
     "generation",
     "labelling",
@@ -30,7 +31,7 @@ ROOMS = [
 ]
 # Only these may need torch or scikit-learn; the rest is the light core.
 HEAVY = {"torch", "transformers", "peft", "accelerate", "sklearn", "scipy", "tokenizers", "safetensors"}
-HEAVY_ROOMS = {"weights", "generation", "grading", "training"}
+HEAVY_ROOMS = {"rendering", "weights", "generation", "grading", "training"}
 
 MODULES = sorted(SOURCE.rglob("*.py"))
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from askwell import generation, weights
+from askwell import generation, rendering, weights
 from askwell.errors import DataError
 from askwell.generation import LocalPolicy
 from askwell.recipes import ScratchModel
@@ -69,7 +69,7 @@ def test_negative_log_likelihood_alone_batched_and_by_hand(policy, contexts):
     for context, reply, (loss, tokens) in zip(contexts, replies, together, strict=True):
         [(alone, count)] = policy.nll([context], [reply])
         assert (alone, count) == (pytest.approx(loss, rel=1e-4), tokens)
-        before, after = weights.render(policy.tokenizer, context, reply, prompt="")
+        before, after = rendering.render(policy.tokenizer, context, reply, prompt="")
         odds = policy.model(torch.tensor([before + after])).logits[0].log_softmax(-1).detach()
         by_hand = -sum(float(odds[len(before) + place - 1, token]) for place, token in enumerate(after))
         assert (loss, tokens) == (pytest.approx(by_hand, rel=1e-4), len(after))
@@ -79,7 +79,9 @@ def test_negative_log_likelihood_alone_batched_and_by_hand(policy, contexts):
 def teach(policy, reply):
     """Make the policy say exactly `reply`."""
     optimizer = torch.optim.Adam(policy.model.parameters(), 3e-3)
-    before, after = weights.render(policy.tokenizer, [Message(role="user", content="go")], reply, prompt=policy.prompt)
+    before, after = rendering.render(
+        policy.tokenizer, [Message(role="user", content="go")], reply, prompt=policy.prompt
+    )
     ids = torch.tensor([before + after])
     for _ in range(80):
         logits = policy.model(ids).logits[0, len(before) - 1 : -1]

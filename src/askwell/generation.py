@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
-from askwell import weights
+from askwell import rendering, weights
 from askwell.errors import DataError, MissingExtra
 from askwell.records import Message
 
@@ -34,7 +34,7 @@ class LocalPolicy:
         self.prompt = prompt
         self.messages_left_out = 0
         self.room = int(getattr(self.model.config, "max_position_embeddings", weights.POSITIONS))
-        end = weights.render(self.tokenizer, [Message(role="user", content="hello")], "hello", prompt="")[1][-1]
+        end = rendering.render(self.tokenizer, [Message(role="user", content="hello")], "hello", prompt="")[1][-1]
         self.ends = sorted(
             {end, *listed(self.tokenizer.eos_token_id), *listed(self.model.generation_config.eos_token_id)}
         )
@@ -44,7 +44,7 @@ class LocalPolicy:
     @classmethod
     def load(cls, name_or_path: str, *, prompt: str = "", stop_marker: str = "<stop />") -> "LocalPolicy":
         """A policy by path or name; `prompt` names a file of `askwell/texts/prompts`, empty for no system prompt."""
-        text = weights.system_prompt(prompt, stop_marker=stop_marker)
+        text = rendering.system_prompt(prompt, stop_marker=stop_marker)
         return cls(weights.load(name_or_path), prompt=text)
 
     def replies(
@@ -94,7 +94,7 @@ class LocalPolicy:
     def fitted(self, context: Sequence[Message], reply: str | None, *, spare: int = 0) -> Ids:
         """Ids of a context and a reply that leave `spare` of the model's positions free."""
         room = self.room - spare
-        found = weights.fit(self.tokenizer, context, reply, prompt=self.prompt, room=room)
+        found = rendering.fit(self.tokenizer, context, reply, prompt=self.prompt, room=room)
         if found is None:
             raise DataError(
                 f"a context of {sum(len(message.content) for message in context)} characters does not fit the model's "

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from askwell import weights
+from askwell import rendering
 from askwell.records import Conversation, Message, Turn
 
 IGNORED = -100
@@ -36,7 +36,7 @@ def texts(messages: Iterable[Message]) -> Iterator[str]:
 
 def of_turns(
     turns: Iterable[Turn],
-    tokenizer: weights.PreTrainedTokenizerBase,
+    tokenizer: rendering.PreTrainedTokenizerBase,
     *,
     stop_marker: str,
     prompt: str,
@@ -49,7 +49,7 @@ def of_turns(
         chain: list[Example] = []
         for turn in group:
             response = response_of(turn, stop_marker)
-            fitted = weights.fit(tokenizer, turn.context, response, prompt=prompt, room=max_tokens)
+            fitted = rendering.fit(tokenizer, turn.context, response, prompt=prompt, room=max_tokens)
             if fitted is None:
                 counts["turns_too_long"] += 1
                 continue
@@ -74,7 +74,7 @@ def fold(chain: list[Example], example: Example) -> None:
 
 def of_conversations(
     conversations: Iterable[Conversation],
-    tokenizer: weights.PreTrainedTokenizerBase,
+    tokenizer: rendering.PreTrainedTokenizerBase,
     *,
     prompt: str,
     max_tokens: int,
@@ -86,7 +86,7 @@ def of_conversations(
         if not conversation.messages:
             counts["conversations_empty"] += 1
             continue
-        ids = weights.transcript(tokenizer, conversation.messages, prompt=prompt)
+        ids = rendering.transcript(tokenizer, conversation.messages, prompt=prompt)
         counts["conversations_cut"] += len(ids) > max_tokens
         counts["tokens_cut"] += max(0, len(ids) - max_tokens)
         ids = ids[:max_tokens]

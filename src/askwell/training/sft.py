@@ -60,7 +60,7 @@ def plan(recipe: TrainRecipe) -> dict[str, object]:
 def run(recipe: TrainRecipe, run: Run) -> dict[str, object]:
     """Train, and leave the policy in checkpoint/."""
     # Late, so that `plan` answers without the seconds that torch takes to load.
-    from askwell import weights
+    from askwell import rendering, weights
     from askwell.training import examples, loop
 
     counts: Counter[str] = Counter()
@@ -69,7 +69,7 @@ def run(recipe: TrainRecipe, run: Run) -> dict[str, object]:
         policy = weights.create(recipe.scratch, texts, stop_marker=recipe.stop_marker, seed=recipe.seed)
     else:
         policy = weights.load(recipe.model, lora=recipe.lora, trainable=True)
-    prompt = weights.system_prompt(recipe.prompt, stop_marker=recipe.stop_marker)
+    prompt = rendering.system_prompt(recipe.prompt, stop_marker=recipe.stop_marker)
     limits = {"prompt": prompt, "max_tokens": recipe.max_tokens, "counts": counts}
     if recipe.loss == "all":
         rows = examples.of_conversations(conversations(recipe, counts), policy.tokenizer, **limits)
