@@ -248,7 +248,7 @@ class StudyRecipe(Recipe):
     rows: tuple[Literal["base", "sft"], ...] = ("base", "sft")
     """Rows of the table."""
     budget: Literal["small", "full"] = "full"
-    """`small` is for two cores and a coffee, `full` for four cores and a quarter of an hour."""
+    """`small` takes two cores some ten minutes, `full` four cores a quarter of an hour."""
     seeds: int = Field(default=1, ge=1)
     """Training runs a row."""
 
