@@ -1,5 +1,5 @@
-"""Before any test loads torch: waiting threads sleep, as under the command line (see `askwell.cli.call`)."""
+"""Before any test loads torch: waiting threads spin for a moment only, as under the command line (`askwell.cli.call`)."""
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")

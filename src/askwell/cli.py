@@ -60,9 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
 def call(name: str, arguments: list[str]) -> int:
     """Resolve the recipe, then plan (--dry-run) or run the stage in its run directory."""
     command = COMMANDS[name]
-    # Threads that wait must sleep, not spin: with another job on one of four cores, spinning makes a matrix product
-    # five times slower (21 against 97 GFLOP/s). OpenMP reads this when torch is loaded, so it is set before.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that wait may spin for a moment only. With another job on one of four cores, endless spinning (the default)
+    # makes a matrix product five times slower; with none at all, generation by a small model takes twice as long.
+    # OpenMP reads this when torch is loaded, so it is set before. docs/LOG.md has the figures.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     dry = "--dry-run" in arguments
     recipe = parse(name, [argument for argument in arguments if argument != "--dry-run"])
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
