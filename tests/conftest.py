@@ -1,4 +1,4 @@
-"""Before any test loads torch: waiting threads spin for a moment only, as under the command line (`askwell.cli.call`)."""
+"""Before any test loads torch: waiting threads spin for a moment only, as under `askwell.cli.call`."""
 
 import os
 
