@@ -199,6 +199,7 @@ def arguments(recipe: TrainRecipe, run: Run, *, steps: int) -> TrainingArguments
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=recipe.batch // (micro * processes),
         average_tokens_across_devices=True,
+        ddp_find_unused_parameters=False,
         learning_rate=recipe.optimizer.learning_rate,
         lr_scheduler_type=SCHEDULES[recipe.optimizer.schedule],
         warmup_steps=math.ceil(steps * recipe.optimizer.warmup),
