@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 def call(name: str, arguments: list[str]) -> int:
     """Resolve the recipe, then plan (--dry-run) or run the stage in its run directory."""
     command = COMMANDS[name]
-    # Threads that wait may spin for a moment. With another job on one of four cores, endless spinning, the default,
+    # Threads that wait may spin for a moment. With other jobs on two of four cores, endless spinning, the default,
     # makes a matrix product five times slower; with none at all, generation by a small model takes twice as long.
     # OpenMP reads this when torch is loaded, so it is set before. docs/LOG.md has the figures.
     if "OMP_WAIT_POLICY" not in os.environ:
