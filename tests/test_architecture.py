@@ -21,6 +21,7 @@ ROOMS = [
     "sources",
     "rendering",
     "weights",
+    "decoding",
     "generation",
     "labelling",
     "grading",
@@ -30,8 +31,8 @@ ROOMS = [
     "cli",
 ]
 # Only these may need torch or scikit-learn; the rest is the light core.
-HEAVY = {"torch", "transformers", "peft", "accelerate", "sklearn", "scipy", "tokenizers", "safetensors"}
-HEAVY_ROOMS = {"rendering", "weights", "generation", "grading", "training"}
+HEAVY = {"torch", "transformers", "peft", "accelerate", "trl", "sklearn", "scipy", "tokenizers", "safetensors"}
+HEAVY_ROOMS = {"rendering", "weights", "decoding", "generation", "grading", "training"}
 
 MODULES = sorted(SOURCE.rglob("*.py"))
 

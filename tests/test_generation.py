@@ -42,10 +42,19 @@ def test_a_greedy_reply_is_the_same_alone_and_in_a_padded_batch(policy, contexts
     assert len(set(together)) > 1
 
 
-def test_groups_give_replies_in_the_order_of_the_contexts(policy, contexts, monkeypatch):
-    together = policy.replies(contexts, **GREEDY)
+def test_samples_come_in_the_order_of_the_contexts(policy, contexts):
+    alone = policy.replies(contexts, **GREEDY)
+    assert policy.replies(contexts, **GREEDY, samples=2) == [reply for reply in alone for _ in range(2)]
+    drawn = policy.replies(contexts, **CHOICE, samples=3)
+    assert len(drawn) == len(set(drawn)) == 3 * len(contexts)
+
+
+def test_likelihoods_come_in_the_order_of_the_replies(policy, contexts, monkeypatch):
+    replies = ["yes", "no, not at all", "x", "Which city would you like?", "when"]
+    together = policy.nll(contexts, replies)
     monkeypatch.setattr(generation, "FORWARD", 2)
-    assert policy.replies(contexts, **GREEDY) == together
+    for (loss, count), (alone, tokens) in zip(policy.nll(contexts, replies), together, strict=True):
+        assert (loss, count) == (pytest.approx(alone, rel=1e-4), tokens)
 
 
 def test_replies_are_drawn_by_the_seed_alone(policy, contexts):

@@ -74,7 +74,7 @@ def call(name: str, arguments: list[str]) -> int:
         print(recipe.model_dump_json(indent=1))
         print_counts(stage.plan(recipe))
         return 0
-    if int(os.environ.get("RANK", "0")) > 0:
+    if not runs.main_process():
         # A second process of `accelerate launch`: the first owns the run directory.
         stage.run(recipe, runs.Run(recipe.output, resumed=False))
         return 0

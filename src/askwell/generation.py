@@ -1,16 +1,15 @@
 """What a local policy says, and how likely it finds what was said. Reads a policy's folder, writes nothing."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 from askwell import rendering, weights
+from askwell.decoding.replies import sample
 from askwell.errors import DataError, MissingExtra
 from askwell.records import Message
 
 try:
     import torch
-    from transformers import GenerationConfig
 except ModuleNotFoundError as missing:
     raise MissingExtra(
         f"policies need {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
@@ -20,7 +19,7 @@ T = TypeVar("T")
 Ids = tuple[list[int], list[int]]
 """Ids of a context and of a reply."""
 FORWARD = 16
-"""Contexts in a forward pass, those of like length together: less of the work is padding."""
+"""Replies measured in a forward pass, those of like length together: less of the work is padding."""
 
 
 class LocalPolicy:
@@ -38,8 +37,6 @@ class LocalPolicy:
         self.ends = sorted(
             {end, *listed(self.tokenizer.eos_token_id), *listed(self.model.generation_config.eos_token_id)}
         )
-        # A published model's own file may carry a repetition penalty or top-k, which nobody asked for here.
-        self.model.generation_config = GenerationConfig(eos_token_id=self.ends, pad_token_id=self.pad)
 
     @classmethod
     def load(cls, name_or_path: str, *, prompt: str = "", stop_marker: str = "<stop />") -> "LocalPolicy":
@@ -55,22 +52,25 @@ class LocalPolicy:
         top_p: float,
         max_new_tokens: int,
         seed: int,
+        samples: int = 1,
     ) -> list[str]:
-        """One reply a context; greedy at temperature 0, else a pure function of the arguments, in this order."""
-        prompts = [self.fitted(context, None, spare=max_new_tokens) for context in contexts]
-        chosen: dict[str, Any] = {"do_sample": False}
-        if temperature > 0:
-            chosen = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+        """`samples` replies a context, one context's after another's, in this order.
 
-        def speak(group: Sequence[Ids]) -> list[str]:
-            ids = weights.padded([before for before, _ in group], fill=self.pad, left=True).to(self.device)
-            mask = weights.padded([[1] * len(before) for before, _ in group], fill=0, left=True).to(self.device)
-            out = self.model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, **chosen)
-            said = self.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-            return [text.strip() for text in said]
-
-        with torch.inference_mode(), own_randomness(seed):
-            return by_length(prompts, speak)
+        Greedy at temperature 0, else a pure function of the arguments.
+        """
+        drawn = sample(
+            self.model,
+            [self.fitted(context, None, spare=max_new_tokens)[0] for context in contexts],
+            group=samples,
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=max_new_tokens,
+            ends=self.ends,
+            pad=self.pad,
+            seed=seed,
+        )
+        said = self.tokenizer.batch_decode([reply for group in drawn for reply in group], skip_special_tokens=True)
+        return [text.strip() for text in said]
 
     def nll(self, contexts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[tuple[float, int]]:
         """Of each reply, its end-of-turn token included: negative log-likelihood (sum, nats) and number of tokens."""
@@ -113,14 +113,6 @@ def by_length(items: Sequence[Ids], work: Callable[[Sequence[Ids]], list[T]]) ->
         places = order[start : start + FORWARD]
         results.update(zip(places, work([items[place] for place in places]), strict=True))
     return [results[place] for place in range(len(items))]
-
-
-@contextmanager
-def own_randomness(seed: int) -> Iterator[None]:
-    """Inside, torch draws from `seed`; what others draw afterwards is as if nothing had happened."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
 
 
 def listed(value: Any) -> list[int]:

@@ -176,14 +176,23 @@ class TrainRecipe(Recipe):
     """Train on at most this many conversations, drawn by hash."""
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the data."""
-    batch: int = Field(default=32, ge=1)
-    """Sequences an optimizer step, over all processes together."""
-    micro_batch: int = Field(default=32, ge=1)
-    """Sequences a forward pass on one process."""
+    batch: int = Field(default=16, ge=1)
+    """Conversations an optimizer step, over all processes together."""
+    micro_batch: int = Field(default=16, ge=1)
+    """Conversations a forward pass on one process."""
     max_tokens: int = Field(default=1024, ge=16)
     """Longest sequence; of a longer one the oldest messages are left out, and counted."""
+    trees: bool = True
+    """Compute what sequences share once, exactly; false pads every sequence, for models that cannot take a tree."""
+    row_tokens: int = Field(default=512, ge=64)
+    """Tokens of a packed row of trees (twice the longest sequence at least): with less, more is computed twice; with
+    more, attention costs more."""
+    attention: Literal["sdpa", "flex_attention"] = "sdpa"
+    """`flex_attention` skips what a tree's mask leaves out: for CUDA and rows of several thousand tokens."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the forward pass; weights stay in float32."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory for a third more time."""
     optimizer: Optimizer = Optimizer()
     """Optimizer settings."""
     checkpoint_every: int = Field(default=100, ge=1)

@@ -164,6 +164,11 @@ def finished(path: Path) -> bool:
     return (path / "manifest.json").is_file()
 
 
+def main_process() -> bool:
+    """Whether this process holds the run directory: the only one, or the first of those of `accelerate launch`."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def records_of(path: Path, kind: type[R], *, made_by: str) -> Iterator[R]:
     """The records of a finished run; `made_by` names the command that makes such a run, for the error."""
     return jsonl.read(records_file(path, made_by=made_by), kind)

@@ -12,7 +12,7 @@ from training_examples import finished_run, ingested, labelled, metrics, recipe,
 
 from askwell import runs, weights
 from askwell.errors import DataError, RecipeError, RunError
-from askwell.training import loop, sft
+from askwell.training import loop, reading, sft
 
 HERE = Path(__file__).parent
 
@@ -44,7 +44,7 @@ from askwell.training import sft
 
 source, output = sys.argv[1:]
 wanted = recipe(Path(source), Path(output), batch=4, micro_batch=1)
-if sft.main_process():
+if runs.main_process():
     with runs.start(wanted, "train") as run:
         run.finish(sft.run(wanted, run))
 else:
@@ -84,8 +84,8 @@ def test_a_run_leaves_a_policy_a_line_a_step_and_counts(undisturbed):
     assert set(lines[0]) == {"step", "epoch", "loss", "learning_rate", "grad_norm", "tokens"}
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert sum(line["tokens"] for line in lines) == counts["tokens_seen"] == 3 * counts["tokens"]
-    assert (counts["conversations"], counts["turns"], counts["sequences"], counts["steps"]) == (11, 33, 11, 9)
-    assert counts["tokens"] < counts["tokens_unfolded"]
+    assert (counts["conversations"], counts["turns"], counts["rows"], counts["steps"]) == (11, 33, 11, 9)
+    assert counts["tokens"] < counts["tokens_padded"]
     assert not (wanted.output / "attempt").exists()
     assert (wanted.output / "checkpoint" / "model.safetensors").exists()
 
@@ -93,8 +93,8 @@ def test_a_run_leaves_a_policy_a_line_a_step_and_counts(undisturbed):
 def test_plan_foresees_the_run(undisturbed):
     wanted, counts = undisturbed
     plan = sft.plan(wanted)
-    assert {key: plan[key] for key in ("conversations", "turns", "sequences", "steps")} == {
-        key: counts[key] for key in ("conversations", "turns", "sequences", "steps")
+    assert {key: plan[key] for key in ("conversations", "turns", "rows", "steps")} == {
+        key: counts[key] for key in ("conversations", "turns", "rows", "steps")
     }
     scratch = wanted.scratch.model_copy(
         update={"vocabulary": weights_of(wanted.output)["model.embed_tokens.weight"].shape[0]}
@@ -160,7 +160,7 @@ def test_two_processes_have_the_curve_of_one(undisturbed, tmp_path):
 def test_a_base_model_goes_on_to_lora_and_the_adapters_load_with_their_base(tmp_path):
     base = recipe(ingested(tmp_path / "ingest"), tmp_path / "base", loss="all", epochs=1)
     counts = train(base)
-    assert counts["tokens_with_loss"] == counts["tokens"] - counts["sequences"]
+    assert counts["tokens_with_loss"] == counts["tokens"] - counts["rows"]
     source = labelled(tmp_path / "label")
     tuned = recipe(source, tmp_path / "tuned", model=str(base.output), lora={"rank": 2}, prompt="policy", epochs=1)
     counts = train(tuned)
@@ -181,7 +181,9 @@ def test_rows_are_those_of_the_split_with_a_target_up_to_the_limit(tmp_path):
     rows[0] = rows[0].model_copy(update={"target": None})
     rows[3:6] = [turn.model_copy(update={"split": "dev"}) for turn in rows[3:6]]
     counts = Counter()
-    found = list(sft.turns(recipe(finished_run(tmp_path / "label", "label", rows), tmp_path / "run", limit=3), counts))
+    found = list(
+        reading.turns(recipe(finished_run(tmp_path / "label", "label", rows), tmp_path / "run", limit=3), counts)
+    )
     assert [turn.id for turn in found] == [
         "c0#1",
         "c0#2",

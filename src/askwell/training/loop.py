@@ -1,8 +1,8 @@
 """The optimizer loop: `transformers.Trainer` with a fixed order of batches, exact resume, and one line a step.
 
 Writes RUN/metrics.jsonl and checkpoints under RUN/attempt/. A killed run goes on from its newest complete checkpoint:
-metrics.jsonl is cut back to that step, so that each step stands in it once. The loss is the mean over the tokens that
-carry it in the whole batch of a step, however many processes and micro-batches share it.
+metrics.jsonl is cut back to that step, so that each step stands in it once. The loss is the mean over the items
+(tokens, pairs) in the whole batch of a step, however many processes and micro-batches share it.
 """
 
 import json
@@ -11,16 +11,15 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-from askwell import weights
+from askwell import runs, weights
 from askwell.errors import MissingExtra, RecipeError, RunError
 from askwell.recipes import TrainRecipe
 from askwell.runs import Run
 from askwell.training import batches
-from askwell.training.examples import IGNORED, Example
 
 try:
     import torch
@@ -34,61 +33,72 @@ except ModuleNotFoundError as missing:
 
 log = logging.getLogger(__name__)
 COMPLETE = "complete"
+IGNORED = -100
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 PROGRESS_SECONDS = 10.0
 
 
-class Scheduled(Dataset):
-    """Examples in the order of training; a blank is one token without loss."""
+class Losses(NamedTuple):
+    """Of one micro-batch: the sum of the loss over its items, and sums of whatever else is worth a line."""
 
-    def __init__(self, examples: Sequence[Example], order: Sequence[int]) -> None:
-        self.examples = examples
+    total: torch.Tensor
+    sums: dict[str, torch.Tensor]
+
+
+class Task(NamedTuple):
+    """What an algorithm trains on: its rows, how long each is, how some make a batch, and the loss of that batch.
+
+    The batch's `labels` holds one entry more than there are items to average over, the first of them IGNORED: so the
+    Trainer counts the items.
+    """
+
+    rows: Sequence[Any]
+    sizes: Sequence[int]
+    collate: Callable[[list[Any]], dict[str, torch.Tensor]]
+    loss: Callable[[Any, dict[str, torch.Tensor]], Losses]
+
+
+class Scheduled(Dataset):
+    """Rows in the order of training; None for a blank."""
+
+    def __init__(self, rows: Sequence[Any], order: Sequence[int]) -> None:
+        self.rows = rows
         self.order = order
 
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, place: int) -> Example:
+    def __getitem__(self, place: int) -> Any:
         row = self.order[place]
-        return self.examples[row] if row != batches.BLANK else Example([0], [IGNORED])
-
-
-def collate(group: Sequence[Example]) -> dict[str, torch.Tensor]:
-    """Ids and labels (B, T), padded on the right.
-
-    No attention mask: a token of a causal model never sees what stands right of it, and without a mask attention
-    takes its fast path.
-    """
-    return {
-        "input_ids": weights.padded([example.ids for example in group], fill=0),
-        "labels": weights.padded([example.labels for example in group], fill=IGNORED),
-    }
-
-
-def predicting(labels: torch.Tensor) -> torch.Tensor:
-    """Where a hidden state predicts a token that carries loss, (B, T): one place left of each label."""
-    keep = torch.zeros_like(labels, dtype=torch.bool)
-    keep[:, :-1] = labels[:, 1:] != IGNORED
-    return keep
-
-
-def token_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood (nats) of the labelled tokens over their number in the whole batch of the step."""
-    targets = labels[:, 1:][labels[:, 1:] != IGNORED]
-    logits = outputs.logits[0].float()  # (N, vocabulary): the head ran at the predicting places alone
-    return torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / num_items_in_batch
+        return self.rows[row] if row != batches.BLANK else None
 
 
 class OrderedTrainer(Trainer):
-    """A Trainer that takes its data in the order given and computes logits only where there is loss."""
+    """A Trainer that takes its rows in the order given and its loss, a mean over items, from a task."""
+
+    def __init__(self, task: Task, journal: "Journal", **kwargs: Any) -> None:
+        super().__init__(
+            data_collator=lambda rows: task.collate([row for row in rows if row is not None]),
+            callbacks=[journal],
+            **kwargs,
+        )
+        self.remove_callback(PrinterCallback)
+        self.task = task
+        self.journal = journal
+        self.model_accepts_loss_kwargs = True
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
         return SequentialSampler(cast(Scheduled, dataset))
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        with weights.head_only_at(self.accelerator.unwrap_model(model), predicting(inputs["labels"])):
-            return super().compute_loss(model, inputs, *args, **kwargs)
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        found = self.task.loss(model, inputs)
+        processes = self.accelerator.num_processes
+        for name, value in found.sums.items():
+            self.journal.note(name, self.accelerator.reduce(value.detach().float()) / num_items_in_batch)
+        return found.total * (processes / num_items_in_batch)
 
 
 class Journal(TrainerCallback):
@@ -100,6 +110,11 @@ class Journal(TrainerCallback):
         self.per_epoch = per_epoch
         self.started = self.stepped = self.told = time.monotonic()
         self.first = 0
+        self.notes: dict[str, float] = {}
+
+    def note(self, name: str, share: torch.Tensor) -> None:
+        """Add a micro-batch's share of a mean to the step's line."""
+        self.notes[name] = self.notes.get(name, 0.0) + float(share)
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.started = self.stepped = self.told = time.monotonic()
@@ -121,11 +136,13 @@ class Journal(TrainerCallback):
             step=step,
             epoch=round(step / self.per_epoch, 4),
             loss=logs["loss"],
+            **self.notes,
             learning_rate=logs["learning_rate"],
             grad_norm=logs["grad_norm"],
             tokens=self.tokens[step - 1],
             seconds=round(now - self.stepped, 4),
         )
+        self.notes.clear()
         self.stepped = now
         if now - self.told >= PROGRESS_SECONDS or step == state.max_steps:
             self.told = now
@@ -146,38 +163,49 @@ class Journal(TrainerCallback):
             (folder / COMPLETE).touch()
 
 
-def train(policy: weights.Policy, examples: Sequence[Example], recipe: TrainRecipe, run: Run) -> dict[str, object]:
+def train(policy: weights.Policy, task: Task, recipe: TrainRecipe, run: Run) -> dict[str, object]:
     """Train `policy` in place for the recipe's steps, from the newest complete checkpoint if there is one."""
-    args = arguments(recipe, run, steps=batches.total_steps(len(examples), batch=recipe.batch, epochs=recipe.epochs))
-    lengths = [len(example.ids) for example in examples]
-    order = batches.order(lengths, batch=recipe.batch, steps=args.max_steps, seed=recipe.seed)
-    loads = [sum(lengths[row] for row in group if row != batches.BLANK) for group in chunks(order, recipe.batch)]
-    journal = Journal(run, loads, per_epoch=batches.steps_per_epoch(len(examples), batch=recipe.batch))
+    args = arguments(recipe, run, steps=batches.total_steps(len(task.rows), batch=recipe.batch, epochs=recipe.epochs))
+    order = batches.order(task.sizes, batch=recipe.batch, steps=args.max_steps, seed=recipe.seed)
+    loads = [sum(task.sizes[row] for row in group if row != batches.BLANK) for group in chunks(order, recipe.batch)]
+    journal = Journal(run, loads, per_epoch=batches.steps_per_epoch(len(task.rows), batch=recipe.batch))
+    trainer = OrderedTrainer(task, journal, model=policy.model, args=args, train_dataset=Scheduled(task.rows, order))
+    carry_out(trainer, policy, run)
+    return {"steps": args.max_steps, "tokens_seen": sum(loads), **described(trainer, policy)}
+
+
+def carry_out(trainer: Trainer, policy: weights.Policy, run: Run) -> None:
+    """Train to the last step, from the newest complete checkpoint if there is one."""
     policy.model.config.use_cache = False
-    trainer = OrderedTrainer(
-        model=policy.model,
-        args=args,
-        train_dataset=Scheduled(examples, order),
-        data_collator=collate,
-        compute_loss_func=token_loss,
-        callbacks=[journal],
-    )
-    trainer.remove_callback(PrinterCallback)
-    with args.main_process_first(local=False):
+    with trainer.args.main_process_first(local=False):
         checkpoint = resume_point(run, main=trainer.is_world_process_zero())
     if checkpoint:
         log.info("going on from %s", checkpoint.name)
     with weights.quiet():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     policy.model.config.use_cache = True
-    if args.world_size > 1:
+    if trainer.args.world_size > 1:
         PartialState().wait_for_everyone()
         PartialState().destroy_process_group()
+
+
+def leave(policy: weights.Policy, run: Run) -> None:
+    """Save the policy as the run's checkpoint, from the main process; what the run needed to resume goes."""
+    if runs.main_process():
+        shutil.rmtree(run.checkpoint, ignore_errors=True)
+        weights.save(policy, run.checkpoint)
+        shutil.rmtree(run.path / "attempt")
+
+
+def items(count: int) -> torch.Tensor:
+    """Labels (count + 1,) that the Trainer counts as `count` items: it leaves the first one out."""
+    return torch.tensor([IGNORED] + [0] * count)
+
+
+def described(trainer: Trainer, policy: weights.Policy) -> dict[str, object]:
+    """What was trained, for the manifest."""
     return {
-        "steps": args.max_steps,
-        "processes": args.world_size,
-        "tokens_seen": sum(loads),
-        "padding": round(batches.padding(order, lengths, micro=args.per_device_train_batch_size), 4),
+        "processes": trainer.args.world_size,
         "parameters": sum(weight.numel() for weight in policy.model.parameters()),
         "parameters_trained": sum(weight.numel() for weight in policy.model.parameters() if weight.requires_grad),
     }
@@ -207,6 +235,8 @@ def arguments(recipe: TrainRecipe, run: Run, *, steps: int) -> TrainingArguments
         max_grad_norm=recipe.optimizer.max_grad_norm,
         use_cpu=not torch.accelerator.is_available(),
         bf16=recipe.precision == "bfloat16",
+        activation_checkpointing=recipe.activation_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if recipe.activation_checkpointing else None,
         seed=recipe.seed,
         save_steps=recipe.checkpoint_every,
         save_total_limit=2,
