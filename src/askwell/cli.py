@@ -34,6 +34,14 @@ COMMANDS = {
 }
 
 
+METHODS = {
+    "sft": "askwell.training.sft",
+    "dpo": "askwell.training.dpo",
+    **dict.fromkeys(("grpo", "gspo", "cispo", "rloo"), "askwell.training.grpo"),
+}
+"""`askwell train` is several stages, one a method."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -59,7 +67,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 def call(name: str, arguments: list[str]) -> int:
     """Resolve the recipe, then plan (--dry-run) or run the stage in its run directory."""
-    command = COMMANDS[name]
     # Threads that wait may spin for a moment. With other jobs on two of four cores, endless spinning, the default,
     # makes a matrix product five times slower; with none at all, generation by a small model takes twice as long.
     # OpenMP reads this when torch is loaded, so it is set before. docs/LOG.md has the figures.
@@ -68,7 +75,7 @@ def call(name: str, arguments: list[str]) -> int:
     dry = "--dry-run" in arguments
     recipe = parse(name, [argument for argument in arguments if argument != "--dry-run"])
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
-    stage = cast(runs.Stage, importlib.import_module(command.stage))
+    stage = cast(runs.Stage, importlib.import_module(stage_of(name, recipe)))
     if dry:
         runs.check(recipe, name)
         print(recipe.model_dump_json(indent=1))
@@ -81,6 +88,11 @@ def call(name: str, arguments: list[str]) -> int:
     print_counts(runs.carry_out(stage, recipe, name))
     print(f"done: {recipe.output}")
     return 0
+
+
+def stage_of(name: str, recipe: Recipe) -> str:
+    """The module that carries out a command."""
+    return METHODS[recipe.method] if isinstance(recipe, recipes.TrainRecipe) else COMMANDS[name].stage
 
 
 def command_of(arguments: list[str]) -> tuple[str, list[str]]:

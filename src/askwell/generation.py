@@ -33,10 +33,7 @@ class LocalPolicy:
         self.prompt = prompt
         self.messages_left_out = 0
         self.room = int(getattr(self.model.config, "max_position_embeddings", weights.POSITIONS))
-        end = rendering.render(self.tokenizer, [Message(role="user", content="hello")], "hello", prompt="")[1][-1]
-        self.ends = sorted(
-            {end, *listed(self.tokenizer.eos_token_id), *listed(self.model.generation_config.eos_token_id)}
-        )
+        self.ends = ends_of(self.model, self.tokenizer)
 
     @classmethod
     def load(cls, name_or_path: str, *, prompt: str = "", stop_marker: str = "<stop />") -> "LocalPolicy":
@@ -113,6 +110,12 @@ def by_length(items: Sequence[Ids], work: Callable[[Sequence[Ids]], list[T]]) ->
         places = order[start : start + FORWARD]
         results.update(zip(places, work([items[place] for place in places]), strict=True))
     return [results[place] for place in range(len(items))]
+
+
+def ends_of(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens that end a reply: what the chat template closes it with, and those that model and tokenizer name."""
+    end = rendering.render(tokenizer, [Message(role="user", content="hello")], "hello", prompt="")[1][-1]
+    return sorted({end, *listed(tokenizer.eos_token_id), *listed(model.generation_config.eos_token_id)})
 
 
 def listed(value: Any) -> list[int]:

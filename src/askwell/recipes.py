@@ -151,11 +151,59 @@ class Optimizer(Section):
     """Gradients are clipped to this norm."""
 
 
+class Reward(Section):
+    """What a rollout is worth: Learn-to-Ask's reward (section 4.2.5), its ablations, and optional terms."""
+
+    mode: Literal["both", "without_content", "without_decision", "sum"] = "both"
+    """`both`: R_s (1 + beta R_a) + Omega. `without_content`: (1 + beta) R_s + Omega. `without_decision`: beta R_a +
+    Omega, on turns where the expert asks. `sum`: R_s + R_a + Omega."""
+    beta: float = Field(default=2.0, ge=0)
+    """Weight of R_a."""
+    known_penalty: float = Field(default=0.0, ge=0)
+    """Taken off a question that asks for what the context already says."""
+    question_cost: float = Field(default=0.0, ge=0)
+    """Taken off every reply that asks."""
+    required: tuple[str, ...] = ()
+    """Facts that must be known before a stop, by their names in the turns' facts."""
+    missing_penalty: float = Field(default=1.0, ge=0)
+    """Taken off a stop for each required fact that is still to be found out."""
+
+
+class Rollouts(Section):
+    """Reinforcement learning from groups of rollouts (methods grpo, gspo, cispo, rloo)."""
+
+    grader: Path | None = None
+    """Run directory of `askwell grader`: the one that rewards. Keep another one for evaluation."""
+    turns: int = Field(default=48, ge=1)
+    """Turns whose rollouts are drawn at once; those of a dialogue stand together and share their contexts."""
+    group: int = Field(default=5, ge=2)
+    """Rollouts of each turn."""
+    updates: int = Field(default=1, ge=1)
+    """Optimizer steps that share out the rollouts drawn at once."""
+    iterations: int = Field(default=1, ge=1)
+    """Times that the rollouts drawn at once are gone through."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Sampling temperature of the rollouts."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    """Longest rollout."""
+    scale: Literal["group", "batch", "none"] | None = None
+    """What advantages are divided by: the deviation of the group, of the batch, nothing. Unset: nothing for rloo, else
+    the group's."""
+    clip_low: float | None = Field(default=None, gt=0)
+    """How far a ratio may fall below 1. Unset: 0.2, for gspo 3e-4."""
+    clip_high: float | None = Field(default=None, gt=0)
+    """How far a ratio may rise above 1 (for cispo: the largest weight of a token). Unset: 0.2, gspo 4e-4, cispo 5."""
+    kl: float = Field(default=0.0, ge=0)
+    """Weight of the divergence from the starting policy."""
+    reward: Reward = Reward()
+    """What a rollout is worth."""
+
+
 class TrainRecipe(Recipe):
     """Train a policy that asks the next question or stops."""
 
-    method: Literal["sft"] = "sft"
-    """`sft`: imitate the expert's next utterance, or the stop marker."""
+    method: Literal["sft", "dpo", "grpo", "gspo", "cispo", "rloo"] = "sft"
+    """`sft`: imitate the expert's next utterance, or the stop marker. `dpo`: from preferences. Others: from rollouts."""
     input: Path
     """Run directory of `askwell label`; with `loss: all`, of `askwell ingest` (whole conversations)."""
     model: str = "scratch"
@@ -193,6 +241,8 @@ class TrainRecipe(Recipe):
     """Arithmetic of the forward pass; weights stay in float32."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory for a third more time."""
+    rollouts: Rollouts = Rollouts()
+    """Reinforcement learning: grpo, gspo, cispo, rloo."""
     optimizer: Optimizer = Optimizer()
     """Optimizer settings."""
     checkpoint_every: int = Field(default=100, ge=1)

@@ -21,9 +21,14 @@ except ModuleNotFoundError as missing:
         f"policies need {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
     ) from missing
 
+NO_STOP = "_no_stop"
+
 
 def system_prompt(name: str, *, stop_marker: str) -> str:
-    """The text of a prompt file, its `{stop_marker}` filled in one pass; empty for no name."""
+    """The text of a prompt file, its `{stop_marker}` filled in one pass; empty for no name.
+
+    A prompt without the marker is refused, unless its name ends in NO_STOP: then it never mentions stopping.
+    """
     if not name:
         return ""
     file = prompt_file(name)
@@ -34,8 +39,11 @@ def system_prompt(name: str, *, stop_marker: str) -> str:
         return stop_marker
 
     text, found = re.subn(r"\{(\w+)\}", fill, file.read_text(encoding="utf-8").strip())
-    if not found:
-        raise DataError(f"{file}: names no {{stop_marker}}, so the policy could not know how to stop; add it")
+    if not found and not name.endswith(NO_STOP):
+        raise DataError(
+            f"{file}: names no {{stop_marker}}, so the policy could not know how to stop; add it, or let the name end "
+            f"in {NO_STOP} if it is not to stop"
+        )
     return text
 
 

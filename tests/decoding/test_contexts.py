@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BloomConfig, BloomForCausalLM
 
-from askwell.decoding import contexts as room
-from askwell.decoding.contexts import attends_to_all, hosts_of, read, stretches
+from askwell.decoding import cache
+from askwell.decoding.cache import attends_to_all
+from askwell.decoding.contexts import hosts_of, read, stretches
 from askwell.errors import DataError
 
 
@@ -58,7 +59,7 @@ def test_what_is_shared_goes_through_the_model_once(monkeypatch):
         assert passes == [(1, 1), (1, 40)]
         assert [batch.logits.shape[0] for batch in batches] == [4]
         passes.clear()
-        monkeypatch.setitem(room.FORWARD, "cpu", 60)
+        monkeypatch.setitem(cache.FORWARD, "cpu", 60)
         list(read(model, [(1,) * 10, (2,) * 20, (3,) * 30, (4,) * 70], group=1, spare=4))
         assert passes == [(1, 1), (2, 20), (1, 30), (1, 70)]
 
@@ -66,7 +67,7 @@ def test_what_is_shared_goes_through_the_model_once(monkeypatch):
 def test_batches_stay_within_the_room(monkeypatch):
     model = tiny(SHARED["qwen2"])
     a_token = 2 * 2 * 2 * 8 * 4
-    monkeypatch.setattr(room, "ROOM", 100 * a_token)
+    monkeypatch.setattr(cache, "ROOM", 100 * a_token)
     contexts = [(number + 1,) * 20 for number in range(7)]
     with torch.no_grad():
         batches = list(read(model, contexts, group=3, spare=10))

@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LogitsProcessorList, Qwen2Config, Qwen2ForCausalLM, TemperatureLogitsWarper, TopPLogitsWarper
 
 from askwell import weights
-from askwell.decoding import contexts as room
+from askwell.decoding import cache
 from askwell.decoding.replies import Drawing, chosen, closed_up, sample
 from askwell.errors import DataError
 
@@ -49,8 +49,8 @@ def test_a_drawn_reply_depends_on_no_other(name, monkeypatch):
     contexts = dialogue_contexts()
     together = sample(model, contexts, group=4, ends=[1, 2, 3, 4, 5, 6], **WARM)
     assert len({len(reply) for replies in together for reply in replies}) > 5
-    monkeypatch.setattr(room, "ROOM", 1)
-    monkeypatch.setitem(room.FORWARD, "cpu", 1)
+    monkeypatch.setattr(cache, "ROOM", 1)
+    monkeypatch.setitem(cache.FORWARD, "cpu", 1)
     assert sample(model, contexts, group=4, ends=[1, 2, 3, 4, 5, 6], **WARM) == together
 
 

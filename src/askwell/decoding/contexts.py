@@ -4,21 +4,20 @@ The contexts of a dialogue's turns begin with one another: only the longest goes
 values of the others are the beginning of its own. A context is kept once, however many replies are drawn from it, with
 room for them, so that no later token moves what is there.
 
-So for models whose layers attend to all that came before. Others (sliding windows, recurrent layers, learned
+This holds for models whose layers attend to all that came before. Others (sliding windows, recurrent layers, learned
 distances) read every context, and keep a row a reply in a cache of their own kind.
 """
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from askwell import weights
-from askwell.errors import DataError, MissingExtra
+from askwell.decoding.cache import Room, RoomyLayer, States, attends_to_all, device_of, room_of
+from askwell.errors import MissingExtra
 
 try:
     import torch
     from transformers import Cache, DynamicCache
-    from transformers.cache_utils import DynamicLayer
 except ModuleNotFoundError as missing:
     raise MissingExtra(
         f"policies need {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
@@ -26,12 +25,6 @@ except ModuleNotFoundError as missing:
 
 T = TypeVar("T")
 Context = tuple[int, ...]
-States = tuple[torch.Tensor, torch.Tensor]
-"""Keys and values of a context in one layer, each (heads, tokens, width)."""
-FORWARD = {"cpu": 1024, "cuda": 8192}
-"""Tokens of contexts in a forward pass: more leave the caches of a CPU, less leave a GPU idle."""
-ROOM = 2**28
-"""Bytes of keys and values in a batch on a CPU; on a GPU it is an eighth of the memory."""
 
 
 class Batch(NamedTuple):
@@ -56,75 +49,14 @@ class Prefix(NamedTuple):
     logits: torch.Tensor  # (V,)
 
 
-class Room(NamedTuple):
-    """What a forward pass and a batch may hold, and what the model's cache takes of it."""
-
-    forward: int
-    """Tokens of contexts in a forward pass."""
-    bytes: int
-    token: int
-    """Bytes of a token in the cache."""
-    row: int
-    """Bytes of a row whatever its length: recurrent states."""
-
-    def reads(self, sizes: Sequence[int]) -> bool:
-        """Whether contexts of these sizes may be in one forward pass."""
-        return len(sizes) * max(sizes) <= self.forward
-
-    def holds(self, sizes: Sequence[int], *, spare: int, rows: int = 1) -> bool:
-        """Whether contexts of these sizes, `rows` of each with `spare` tokens to come, may be in one batch."""
-        return len(sizes) * rows * (self.row + (max(sizes) + spare) * self.token) <= self.bytes
-
-
-class RoomyLayer(DynamicLayer):
-    """Keys and values of one layer, (rows, heads, tokens, width), with room for the tokens to come."""
-
-    keys: torch.Tensor
-    values: torch.Tensor
-
-    def __init__(self, parts: Sequence[States], *, spare: int) -> None:
-        super().__init__()
-        self.length = max(keys.shape[1] for keys, _ in parts)
-        self.keys, self.values = (self.laid_out(side, spare) for side in zip(*parts, strict=True))
-        self.dtype, self.device, self.is_initialized = self.keys.dtype, self.keys.device, True
-
-    def laid_out(self, parts: Sequence[torch.Tensor], spare: int) -> torch.Tensor:
-        """A row a part, ending at `length`."""
-        heads, _, width = parts[0].shape
-        rows = parts[0].new_empty(len(parts), heads, self.length + spare, width)
-        for row, part in zip(rows, parts, strict=True):
-            start = self.length - part.shape[1]
-            # What a mask leaves out is multiplied by 0, which a stray NaN would survive.
-            row[:, :start] = 0
-            row[:, start : self.length] = part
-        return rows
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> States:
-        start, self.length = self.length, self.length + key_states.shape[-2]
-        self.keys[:, :, start : self.length] = key_states
-        self.values[:, :, start : self.length] = value_states
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
-
-    def get_seq_length(self) -> int:
-        return self.length
-
-    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        """Row i becomes what row beam_idx[i] was; only rows that move are copied."""
-        moved = (beam_idx != torch.arange(len(beam_idx), device=beam_idx.device)).nonzero().squeeze(1)
-        for rows in (self.keys, self.values):
-            rows[moved, :, : self.length] = rows[beam_idx[moved], :, : self.length]
-        self.keys, self.values = self.keys[: len(beam_idx)], self.values[: len(beam_idx)]
-
-
 def read(model: Any, contexts: Sequence[Context], *, group: int, spare: int) -> Iterator[Batch]:
     """Batches of contexts of like length, in which each can be followed by `group` replies of at most `spare` tokens.
 
     Raises DataError for a model that cannot be used so.
     """
-    room = room_of(model)
     if attends_to_all(model):
-        return shared(model, contexts, room, spare=group * spare, slots=group)
-    return apart(model, contexts, room, spare=spare, rows=group)
+        return shared(model, contexts, room_of(model), spare=group * spare, slots=group)
+    return apart(model, contexts, room_of(model), spare=spare, rows=group)
 
 
 def shared(model: Any, contexts: Sequence[Context], room: Room, *, spare: int, slots: int) -> Iterator[Batch]:
@@ -221,41 +153,3 @@ def tokens_at(lengths: Sequence[int]) -> torch.Tensor:
     """Where rows of these lengths, padded on the left, have a token, (B, width)."""
     width = max(lengths)
     return torch.arange(width) >= width - torch.tensor(lengths)[:, None]
-
-
-def device_of(model: Any) -> torch.device:
-    return next(model.parameters()).device
-
-
-def room_of(model: Any) -> Room:
-    """What there is on the device, and the weight of one token that goes through the model."""
-    device = device_of(model)
-    cache = DynamicCache(config=model.config)
-    model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=device), past_key_values=cache, use_cache=True)
-    token = row = 0
-    for layer in map(vars, cache.layers):
-        token += sum(layer[side].nbytes for side in ("keys", "values") if layer.get(side) is not None)
-        states = [*layer.get("conv_states", {}).values(), *layer.get("recurrent_states", {}).values()]
-        row += sum(state.nbytes for state in states if state is not None)
-    if device.type == "cuda":
-        return Room(FORWARD["cuda"], torch.cuda.get_device_properties(device).total_memory // 8, token, row)
-    return Room(FORWARD["cpu"], ROOM, token, row)
-
-
-def attends_to_all(model: Any) -> bool:
-    """Whether every layer attends to all earlier tokens as a mask says, wherever in the cache they are.
-
-    Raises DataError where replies cannot be drawn at all.
-    """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    missing = {"position_ids", "past_key_values"} - set(inspect.signature(base.forward).parameters)
-    if missing:
-        raise DataError(
-            f"{type(base).__name__} takes no {' and no '.join(sorted(missing))}, so no replies can be drawn from it; "
-            "choose a model that does, such as Qwen2 or Llama"
-        )
-    config = base.config.get_text_config(decoder=True)
-    # Falcon's learned distances and GPT-Neo's windows show in their configs alone.
-    special = any(getattr(config, field, None) for field in ("alibi", "attention_layers"))
-    follows_masks = config._attn_implementation in ("sdpa", "eager") and not special
-    return follows_masks and all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)

@@ -6,9 +6,10 @@ the expert still went on to find out, for something else that is unknown, or for
 0 where the decision is wrong. What cannot be judged is unscored (None), never 0.
 """
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 from askwell.grading.replies import Parsed, parse, question_marks
+from askwell.recipes import Reward
 from askwell.records import Grade, Target, Turn
 
 BETA = 2.0
@@ -17,6 +18,32 @@ BETA = 2.0
 def reward(decision_score: float, content_score: float, format_score: float, *, beta: float = BETA) -> float:
     """R = R_s (1 + beta R_a) + Omega, in [0, 2 + beta]."""
     return decision_score * (1 + beta * content_score) + format_score
+
+
+def reward_of(grade: Grade, turn: Turn, rule: Reward) -> float | None:
+    """What a graded reply is worth under a recipe's rule, None where a part of it that counts is unscored.
+
+    A wrong decision has no content and no format: 0 in every mode, less the penalties.
+    """
+    decision, style = grade.decision_score, grade.format_score
+    substance = 0.0 if rule.mode == "without_content" else grade.content_score
+    if style is None or substance is None:
+        return None
+    worth = {
+        "both": reward(decision, substance, style, beta=rule.beta),
+        "without_content": (1 + rule.beta) * decision + style,
+        "without_decision": rule.beta * substance + style,
+        "sum": decision + substance + style,
+    }[rule.mode]
+    if grade.decision == "stop":
+        return worth - rule.missing_penalty * len(missing(turn, rule.required))
+    return worth - rule.question_cost - rule.known_penalty * bool(grade.repeats)
+
+
+def missing(turn: Turn, required: Sequence[str]) -> list[str]:
+    """The required facts that are still to be found out at a turn."""
+    facts = (turn.target.facts if turn.target else None) or ()
+    return [fact for fact in required if fact in facts and fact not in turn.known]
 
 
 def content(asked: Set[str], *, facts: Set[str], known: Set[str], slots: Set[str]) -> float:

@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -104,8 +104,12 @@ class OrderedTrainer(Trainer):
 class Journal(TrainerCallback):
     """Writes metrics.jsonl and progress, and marks a checkpoint complete once every process has written its part."""
 
-    def __init__(self, run: Run, tokens: Sequence[int], *, per_epoch: int) -> None:
+    def __init__(
+        self, run: Run, tokens: Sequence[int], *, per_epoch: int, watched: Mapping[str, str] | None = None
+    ) -> None:
+        """`tokens` of each step; `watched`: what else of the trainer's log goes on a line, and under which name."""
         self.run = run
+        self.watched = watched or {}
         self.tokens = tokens
         self.per_epoch = per_epoch
         self.started = self.stepped = self.told = time.monotonic()
@@ -137,6 +141,7 @@ class Journal(TrainerCallback):
             epoch=round(step / self.per_epoch, 4),
             loss=logs["loss"],
             **self.notes,
+            **{name: logs[key] for key, name in self.watched.items() if key in logs},
             learning_rate=logs["learning_rate"],
             grad_norm=logs["grad_norm"],
             tokens=self.tokens[step - 1],
@@ -216,43 +221,53 @@ def chunks(order: Sequence[int], batch: int) -> list[Sequence[int]]:
     return [order[at : at + batch] for at in range(0, len(order), batch)]
 
 
+def processes() -> int:
+    """How many share the training. From the launcher itself: a PartialState made before TrainingArguments keeps them
+    from setting up the processes."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def arguments(recipe: TrainRecipe, run: Run, *, steps: int) -> TrainingArguments:
     """The recipe in the Trainer's words."""
-    # From the launcher itself: a PartialState made before TrainingArguments keeps them from setting up the processes.
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    micro = batches.micro_batch(recipe.batch, at_most=recipe.micro_batch, processes=processes)
-    args = TrainingArguments(
-        output_dir=str(run.path / "attempt"),
-        max_steps=steps,
+    micro = batches.micro_batch(recipe.batch, at_most=recipe.micro_batch, processes=processes())
+    return TrainingArguments(
+        **settings(recipe, run, steps=steps),
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=recipe.batch // (micro * processes),
-        average_tokens_across_devices=True,
-        ddp_find_unused_parameters=False,
-        learning_rate=recipe.optimizer.learning_rate,
-        lr_scheduler_type=SCHEDULES[recipe.optimizer.schedule],
-        warmup_steps=math.ceil(steps * recipe.optimizer.warmup),
-        weight_decay=recipe.optimizer.weight_decay,
-        max_grad_norm=recipe.optimizer.max_grad_norm,
-        use_cpu=not torch.accelerator.is_available(),
-        bf16=recipe.precision == "bfloat16",
-        activation_checkpointing=recipe.activation_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False} if recipe.activation_checkpointing else None,
-        seed=recipe.seed,
-        save_steps=recipe.checkpoint_every,
-        save_total_limit=2,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        gradient_accumulation_steps=recipe.batch // (micro * processes()),
     )
-    if args.n_gpu > 1:
+
+
+def settings(recipe: TrainRecipe, run: Run, *, steps: int) -> dict[str, Any]:
+    """What every method's trainer is told."""
+    if not int(os.environ.get("WORLD_SIZE", "0")) and torch.cuda.device_count() > 1:
         raise RecipeError(
-            f"{args.n_gpu} GPUs are visible to one process; start one process for each with `accelerate launch "
-            f"--num_processes {args.n_gpu}`, or show it one with CUDA_VISIBLE_DEVICES=0"
+            f"{torch.cuda.device_count()} GPUs are visible to one process; start one process for each with `accelerate "
+            f"launch --num_processes {torch.cuda.device_count()}`, or show it one with CUDA_VISIBLE_DEVICES=0"
         )
-    return args
+    return {
+        "output_dir": str(run.path / "attempt"),
+        "max_steps": steps,
+        "average_tokens_across_devices": True,
+        "ddp_find_unused_parameters": False,
+        "learning_rate": recipe.optimizer.learning_rate,
+        "lr_scheduler_type": SCHEDULES[recipe.optimizer.schedule],
+        "warmup_steps": math.ceil(steps * recipe.optimizer.warmup),
+        "weight_decay": recipe.optimizer.weight_decay,
+        "max_grad_norm": recipe.optimizer.max_grad_norm,
+        "use_cpu": not torch.accelerator.is_available(),
+        "bf16": recipe.precision == "bfloat16",
+        "activation_checkpointing": recipe.activation_checkpointing,
+        "activation_checkpointing_kwargs": {"use_reentrant": False} if recipe.activation_checkpointing else None,
+        "seed": recipe.seed,
+        "save_steps": recipe.checkpoint_every,
+        "save_total_limit": 2,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
 
 
 def resume_point(run: Run, *, main: bool) -> Path | None:

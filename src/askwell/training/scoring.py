@@ -218,8 +218,9 @@ def inner(model: Any) -> Any:
 def check(model: Any, *, longest: int) -> None:
     """Refuse a model for which trees are not exact, or sequences of `longest` tokens would not be.
 
-    A small tree and its padded sequences go through the model itself: what ignores the mask or the positions, such as
-    recurrent layers or learned distance biases, is seen there. What only long sequences show is read in its config.
+    A small tree and its sequences go through the model itself: what ignores the mask or the positions, such as
+    recurrent layers or learned distance biases, or changes logits in a way not known here, is seen there. What only
+    long sequences show is read in its config.
     """
     config = inner(model).config.get_text_config()
     name = type(inner(model)).__name__
@@ -245,27 +246,29 @@ def check(model: Any, *, longest: int) -> None:
     off = difference(model)
     if not off < TOLERANCE:
         raise RecipeError(
-            f"{name}: trees and padded sequences give log-probabilities {off:.2g} nats apart on a probe, so this model "
-            f"does not follow a 4-D attention mask with positions; {WAY_OUT}"
+            f"{name}: a probe's tree and its sequences have log-probabilities {off:.2g} nats apart, so this model does "
+            f"not follow a 4-D attention mask with positions; {WAY_OUT}"
         )
 
 
 def difference(model: Any) -> float:
-    """Largest difference of log-probabilities (nats) between a small tree and its padded sequences."""
+    """Largest difference of log-probabilities (nats) between a small tree and what the model itself makes of it."""
     vocabulary = inner(model).config.get_text_config().vocab_size
+    device = next(model.parameters()).device
     trunk = [(7 * place + 3) % vocabulary for place in range(8)]
     leaves = [trunk + [(11 * place + 5 + leaf) % vocabulary for place in range(6)] for leaf in range(3)]
-    pieces = [Piece(ids, range(4, len(ids))) for ids in (*leaves, [*leaves[0], 1 % vocabulary, 2 % vocabulary])]
+    pieces = [Piece(ids, range(1, len(ids))) for ids in (*leaves, [*leaves[0], 1 % vocabulary, 2 % vocabulary])]
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            tree, padded = (
-                score(model, lay_out(pieces, Layout(64, shared, BLOCK if shared else 1))).logprobs
-                for shared in (True, False)
-            )
+            tree = score(model, lay_out(pieces, Layout(64, multiple=BLOCK))).logprobs
+            alone = []
+            for ids in (torch.tensor(piece.ids, device=device) for piece in pieces):
+                logs = model(input_ids=ids[None], use_cache=False).logits[0].float().log_softmax(-1)
+                alone.append(logs[:-1].gather(1, ids[1:, None]).squeeze(1))
     except (ValueError, TypeError, IndexError, RuntimeError) as error:
         raise RecipeError(f"{type(inner(model)).__name__}: refuses the mask of a tree ({error}); {WAY_OUT}") from error
     finally:
         model.train(was_training)
-    return float((tree - padded).abs().max())
+    return float((tree - torch.cat(alone)).abs().max())
