@@ -27,6 +27,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "ingest": Command(recipes.IngestRecipe, "askwell.sources.ingest"),
     "label": Command(recipes.LabelRecipe, "askwell.labelling.hindsight"),
+    "contrast": Command(recipes.ContrastRecipe, "askwell.labelling.contrast"),
     "grader": Command(recipes.GraderRecipe, "askwell.grading.fit"),
     "train": Command(recipes.TrainRecipe, "askwell.training.sft"),
     "evaluate turns": Command(recipes.EvaluateTurnsRecipe, "askwell.evaluation.turns"),

@@ -89,6 +89,17 @@ class LabelRecipe(Recipe):
     """`as_released` reproduces the published splitter: contexts of the current round only, a second stop turn."""
 
 
+class ContrastRecipe(Recipe):
+    """Turns to question sets: what the expert did against utterances that are irrelevant to the dialogue."""
+
+    input: Path
+    """Run directory of `askwell label`."""
+    rivals: int = Field(default=1, ge=1)
+    """Irrelevant utterances a turn, drawn from dialogues about other services where services are known."""
+    stop_marker: StopMarker = "<stop />"
+    """What a policy should say where the expert stopped."""
+
+
 class ScratchModel(Section):
     """A small Qwen2-style transformer with a tokenizer trained on the corpus, for machines without weights."""
 
@@ -151,6 +162,17 @@ class Optimizer(Section):
     """Gradients are clipped to this norm."""
 
 
+class Dpo(Section):
+    """Direct preference optimization against the starting policy (Rafailov et al., 2023)."""
+
+    beta: float = Field(default=0.1, gt=0)
+    """How dearly a departure from the starting policy is paid."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    """Share of the preferences taken to be the wrong way round (conservative DPO)."""
+    attributes: tuple[str, ...] = ()
+    """Train on the preferences in these attributes; none named: all."""
+
+
 class Reward(Section):
     """What a rollout is worth: Learn-to-Ask's reward (section 4.2.5), its ablations, and optional terms."""
 
@@ -203,9 +225,10 @@ class TrainRecipe(Recipe):
     """Train a policy that asks the next question or stops."""
 
     method: Literal["sft", "dpo", "grpo", "gspo", "cispo", "rloo"] = "sft"
-    """`sft`: imitate the expert's next utterance, or the stop marker. `dpo`: from preferences. Others: from rollouts."""
+    """`sft`: imitate the expert's next utterance, or the stop marker. `dpo`: from preferences. Else: from rollouts."""
     input: Path
-    """Run directory of `askwell label`; with `loss: all`, of `askwell ingest` (whole conversations)."""
+    """Run directory of `askwell label`; with `loss: all` of `askwell ingest` (whole conversations); for dpo of
+    `askwell contrast`."""
     model: str = "scratch"
     """Path or name of a Hugging Face causal language model, or `scratch`."""
     scratch: ScratchModel = ScratchModel()
@@ -225,9 +248,9 @@ class TrainRecipe(Recipe):
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the data."""
     batch: int = Field(default=16, ge=1)
-    """Conversations an optimizer step, over all processes together."""
+    """Conversations (dpo: question sets) an optimizer step, over all processes; with rollouts see `rollouts.turns`."""
     micro_batch: int = Field(default=16, ge=1)
-    """Conversations a forward pass on one process."""
+    """Conversations (dpo: question sets; rollouts: turns) a forward pass on one process."""
     max_tokens: int = Field(default=1024, ge=16)
     """Longest sequence; of a longer one the oldest messages are left out, and counted."""
     trees: bool = True
@@ -241,6 +264,8 @@ class TrainRecipe(Recipe):
     """Arithmetic of the forward pass; weights stay in float32."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory for a third more time."""
+    dpo: Dpo = Dpo()
+    """Preferences: dpo."""
     rollouts: Rollouts = Rollouts()
     """Reinforcement learning: grpo, gspo, cispo, rloo."""
     optimizer: Optimizer = Optimizer()

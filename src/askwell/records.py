@@ -5,7 +5,8 @@ Records are frozen and refuse unknown fields. No I/O, no torch. `docs/records.md
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import Self
 
 Role = Literal["system", "user", "assistant"]
 """Who speaks: `user` is the person who is asked, `assistant` the expert (and later the policy)."""
@@ -110,3 +111,42 @@ class Grade(Record):
     format_score: float | None
     reward: float | None
     reason: str
+
+
+class Candidate(Record):
+    """One wording of a reply at a turn; `attribute` names the one along which a variant was made."""
+
+    text: str
+    origin: Literal["human", "rewritten", "enhanced", "corrupted"]
+    attribute: str | None = None
+
+
+class Preference(Record):
+    """Candidate `better` is better than candidate `worse` (places in the set) in an attribute."""
+
+    attribute: str
+    better: int = Field(ge=0)
+    worse: int = Field(ge=0)
+
+
+class QuestionSet(Record):
+    """A context, candidates for what to say next, and the preferences among them: the unit of preference data."""
+
+    id: str
+    conversation_id: str
+    group: str
+    split: Split
+    context: tuple[Message, ...]
+    candidates: tuple[Candidate, ...]
+    preferences: tuple[Preference, ...]
+
+    @model_validator(mode="after")
+    def _among_candidates(self) -> Self:
+        for preference in self.preferences:
+            if preference.better == preference.worse:
+                raise ValueError(f"{self.id}: candidate {preference.better} is preferred to itself")
+            if max(preference.better, preference.worse) >= len(self.candidates):
+                raise ValueError(
+                    f"{self.id}: {preference} names a candidate beyond the {len(self.candidates)} there are"
+                )
+        return self

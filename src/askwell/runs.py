@@ -30,10 +30,10 @@ from pydantic import BaseModel
 from askwell import __version__, jsonl
 from askwell.errors import DataError, RunError
 from askwell.recipes import Recipe
-from askwell.records import Conversation, Turn
+from askwell.records import Conversation, QuestionSet, Turn
 
 R = TypeVar("R", bound=BaseModel)
-S = TypeVar("S", Conversation, Turn)
+S = TypeVar("S", Conversation, Turn, QuestionSet)
 PACKAGES = ("accelerate", "numpy", "peft", "pydantic", "scikit-learn", "tokenizers", "torch", "transformers", "trl")
 
 
@@ -189,9 +189,9 @@ def sample_of(path: Path, kind: type[S], *, made_by: str, split: str, limit: int
     return (record for record in records if record.split == split)
 
 
-def conversation_of(record: Conversation | Turn) -> str:
+def conversation_of(record: Conversation | Turn | QuestionSet) -> str:
     """The id of the conversation that a record is, or belongs to."""
-    return record.conversation_id if isinstance(record, Turn) else record.id
+    return record.id if isinstance(record, Conversation) else record.conversation_id
 
 
 def records_file(path: Path, *, made_by: str) -> Path:

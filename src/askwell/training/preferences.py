@@ -1,0 +1,106 @@
+"""The loss of preferences among a question set's candidates, on trees: the candidates share their context.
+
+The starting policy's log-probabilities are computed once, before the first step, so that no second model stands in
+memory; a resumed run computes the same, for its checkpoint is loaded later.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from askwell.errors import MissingExtra
+from askwell.recipes import Dpo
+from askwell.training import loop, scoring
+from askwell.training.trees import Piece
+
+try:
+    import torch
+    from torch.nn.functional import logsigmoid
+except ModuleNotFoundError as missing:
+    raise MissingExtra(
+        f"training needs {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
+    ) from missing
+
+AHEAD = 64
+"""Question sets in a forward pass of the starting policy."""
+
+
+class Row(NamedTuple):
+    """A question set: its candidates as sequences, its preferences as (better, worse) places among them."""
+
+    pieces: list[Piece]
+    pairs: list[tuple[int, int]]
+    start: torch.Tensor = torch.zeros(0)  # (candidates,) log-probabilities under the starting policy
+
+
+def task(model: Any, rows: Sequence[Row], layout: scoring.Layout, recipe: Dpo) -> loop.Task:
+    """What the optimizer loop trains on; items are preferences."""
+    rows = started(model, rows, layout)
+
+    def collate(group: list[Row]) -> dict[str, torch.Tensor]:
+        pieces = [piece for row in group for piece in row.pieces]
+        pairs: list[tuple[int, int]] = []
+        first = 0
+        for row in group:
+            pairs += [(first + better, first + worse) for better, worse in row.pairs]
+            first += len(row.pieces)
+        return {
+            **scoring.lay_out(pieces, layout).tensors(),
+            "lengths": lengths(pieces),
+            "pairs": torch.tensor(pairs, dtype=torch.long).view(-1, 2),
+            "start": torch.cat([torch.zeros(0), *(row.start for row in group)]),
+            "labels": loop.items(len(pairs)),
+        }
+
+    def loss(model: Any, inputs: dict[str, torch.Tensor]) -> loop.Losses:
+        logprobs = scoring.score(model, scoring.Batch.of(inputs)).logprobs
+        ratios = totals(logprobs, inputs["lengths"]) - inputs["start"]
+        return preference_loss(ratios, inputs["pairs"], recipe)
+
+    return loop.Task(rows, [layout.size(row.pieces) for row in rows], collate, loss)
+
+
+def preference_loss(ratios: torch.Tensor, pairs: torch.Tensor, recipe: Dpo) -> loop.Losses:
+    """Sums over P preferences (P, 2) among candidates with these log-ratios to the starting policy (C,).
+
+    Beside the loss: the share of preferences that the policy has the right way round, their margins, and the rewards
+    beta * ratio of better and worse.
+    """
+    better, worse = (recipe.beta * ratios)[pairs].unbind(1)
+    margins = better - worse
+    smoothing = recipe.label_smoothing
+    each = -(1 - smoothing) * logsigmoid(margins) - smoothing * logsigmoid(-margins)
+    sums = {
+        "accuracy": (margins > 0).float().sum(),
+        "margin": margins.sum(),
+        "better": better.sum(),
+        "worse": worse.sum(),
+    }
+    return loop.Losses(each.sum(), sums)
+
+
+def started(model: Any, rows: Sequence[Row], layout: scoring.Layout) -> list[Row]:
+    """The rows with each candidate's log-probability under the model as it is now."""
+    was_training = model.training
+    model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    found: list[Row] = []
+    with torch.no_grad():
+        for at in range(0, len(rows), AHEAD):
+            some = rows[at : at + AHEAD]
+            pieces = [piece for row in some for piece in row.pieces]
+            sums = totals(scoring.score(model, scoring.lay_out(pieces, layout)).logprobs, lengths(pieces)).cpu()
+            parts = sums.split([len(row.pieces) for row in some])
+            found += [row._replace(start=part) for row, part in zip(some, parts, strict=True)]
+    model.train(was_training)
+    return found
+
+
+def lengths(pieces: Sequence[Piece]) -> torch.Tensor:
+    """Scored tokens of each piece, (C,)."""
+    return torch.tensor([len(piece.scored) for piece in pieces], dtype=torch.long)
+
+
+def totals(logprobs: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Sums over consecutive stretches of these lengths, (C,): of each candidate's tokens."""
+    counts = counts.to(logprobs.device)
+    owners = torch.arange(len(counts), device=logprobs.device).repeat_interleave(counts)
+    return logprobs.new_zeros(len(counts)).index_add(0, owners, logprobs)
