@@ -3,6 +3,7 @@
 AskwellError
 ├── RecipeError    a recipe or a flag is wrong: unknown key, wrong type, a rule between fields
 ├── RunError       a run directory cannot be used: it exists, is in use, is unfinished
+├── StageError     a stage of a study failed; its own words are in the message
 ├── DataError      input cannot be read: a missing file, a malformed line, too many bad records
 └── MissingExtra   an optional dependency is not installed
 
@@ -24,6 +25,10 @@ class RunError(AskwellError):
 
 class DataError(AskwellError):
     """Input cannot be read, or too much of it is bad."""
+
+
+class StageError(AskwellError):
+    """A stage of a study failed."""
 
 
 class MissingExtra(AskwellError):

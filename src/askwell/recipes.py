@@ -324,17 +324,22 @@ class EvaluateTurnsRecipe(Recipe):
     """Share of unscored questions above which the stage fails."""
 
 
+StudyRow = Literal["base", "sft", "dpo", "grpo", "cispo", "gspo", "no_content", "no_decision", "sum"]
+
+
 class StudyRecipe(Recipe):
     """A paper's table from raw data to report, in one command."""
 
     data: Path
     """Folder of the Schema-Guided Dialogue data, with `train` and `dev` in it."""
-    rows: tuple[Literal["base", "sft"], ...] = ("base", "sft")
+    rows: tuple[StudyRow, ...] = ("base", "sft", "dpo", "grpo", "cispo", "gspo", "no_content", "no_decision", "sum")
     """Rows of the table."""
     budget: Literal["small", "full"] = "full"
-    """`small` took two cores 6 minutes, `full` four shared ones 20."""
-    seeds: int = Field(default=1, ge=1)
-    """Training runs a row."""
+    """What the rows are trained and evaluated on: `small` is for a look, `full` for the table."""
+    seeds: int = Field(default=3, ge=1)
+    """Training runs of base, sft, grpo and cispo; the other rows have one. `budget: small` has one of each."""
+    workers: int = Field(default=0, ge=0)
+    """Stages side by side, each in a process of its own; 0: one a core, or one alone where there is a GPU."""
 
 
 def read_recipe(path: Path, command: str) -> dict[str, Any]:

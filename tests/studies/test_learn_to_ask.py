@@ -20,13 +20,14 @@ def data(tmp_path):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    budget = Budget(None, ScratchModel(vocabulary=320, hidden=32, layers=1, heads=2), 2, 2, 10)
+    budget = Budget(None, ScratchModel(vocabulary=320, hidden=32, layers=1, heads=2), 2, 2, 0.5, 0.3, 5)
     monkeypatch.setitem(learn_to_ask.BUDGETS, "small", budget)
 
 
 def test_the_study_goes_on_where_it_was_cut_and_leaves_one_table(data, tiny, tmp_path, monkeypatch, capsys):
     out = tmp_path / "study"
     call = ["study", "learn-to-ask", "--data", str(data), "--budget", "small", "--output", str(out)]
+    call += ["--workers", "1", "--rows", "base,sft,dpo,grpo"]
     carry_out = runs.carry_out
 
     def cut_before_sft(stage, recipe, command):
@@ -46,11 +47,10 @@ def test_the_study_goes_on_where_it_was_cut_and_leaves_one_table(data, tiny, tmp
     report = json.loads((out / "report.json").read_text())
     assert set(report["tables"]) == {"test", "dev"}
     rows = report["tables"]["test"]
+    trained = ("base", "sft", "dpo", "grpo")
     assert list(rows) == [
-        "base, sampled",
-        "sft, sampled",
-        "base, greedy",
-        "sft, greedy",
+        *(f"{row}, sampled" for row in trained),
+        *(f"{row}, greedy" for row in trained),
         "the expert, by this grader",
     ]
     assert rows["base, greedy"]["WS"]["value"] == 0  # it has never seen the stop marker
@@ -58,6 +58,8 @@ def test_the_study_goes_on_where_it_was_cut_and_leaves_one_table(data, tiny, tmp
     page = (out / "report.md").read_text()
     assert "| sft, greedy |" in page
     assert page.count("Sampled turns") == 1
+    assert (out / "rewards.png").stat().st_size > 1000
+    assert "(rewards.png)" in page
     capsys.readouterr()
 
 
@@ -77,7 +79,19 @@ def test_rows_left_out_cost_nothing(tmp_path):
     ]
     assert not any(output.startswith("sft") for output in outputs)
     assert [output for output in outputs if output.startswith("base")] == ["base/0", "base/1"]
+    assert not any(output.startswith(("contrast", "grpo")) for output in outputs)
     assert len(outputs) == len(set(outputs))
+
+
+def test_rows_have_the_seeds_that_the_table_promises(tmp_path):
+    recipe = StudyRecipe(data=tmp_path, output=tmp_path / "out")
+    outputs = [str(step.output.relative_to(tmp_path / "out")) for step in learn_to_ask.steps(recipe, recipe.output)]
+    assert {row: sum(output.startswith(f"{row}/") for output in outputs) for row in recipe.rows} == {
+        **dict.fromkeys(("base", "sft", "grpo", "cispo"), 3),
+        **dict.fromkeys(("dpo", "gspo", "no_content", "no_decision", "sum"), 1),
+    }
+    small = StudyRecipe(data=tmp_path, output=tmp_path / "out", budget="small")
+    assert all(learn_to_ask.seeds_of(small, row) == [0] for row in small.rows)
 
 
 def test_data_without_its_folders_is_named(tmp_path, capsys):

@@ -8,18 +8,19 @@ policy has seen.
     data/          ingest train and dev, label both
     graders/       reward: one kind of model, one half of the dialogues; judge: another kind, the other half and dev
     reader/        a language model of dev's dialogues, which no policy has seen: how likely does it find a question?
-    base/ sft/     the rows, a folder a seed
+    contrast/      question sets for dpo: what the expert did against utterances irrelevant to the dialogue
+    base/ sft/ ... the rows, a folder a seed; sft starts from base, the others from sft
     evaluation/    each policy on each set, sampled at temperature 1 and greedily, by the judge
 
-Every folder is a run of the command that it is named after and can be made, repeated or resumed by hand. Started
-again after a cut, the study goes on with the stage that was cut.
+Every folder is a run of a command and can be made, repeated or resumed by hand; stages that do not wait for one another
+run side by side (`studies.schedule`). Started again after a cut, the study goes on with the stages that were cut.
 """
 
 import logging
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from askwell import recipes, runs
 from askwell.errors import DataError
@@ -27,12 +28,14 @@ from askwell.evaluation import report
 from askwell.evaluation import turns as evaluate_turns
 from askwell.evaluation.metrics import figures
 from askwell.grading import fit
-from askwell.labelling import hindsight
-from askwell.recipes import Optimizer, Recipe, ScratchModel, StudyRecipe
+from askwell.labelling import contrast, hindsight
+from askwell.recipes import Optimizer, Reward, Rollouts, ScratchModel, StudyRecipe
 from askwell.records import Conversation, Grade, Turn
-from askwell.runs import Run, Stage
+from askwell.runs import Run
 from askwell.sources import ingest
-from askwell.training import sft
+from askwell.studies import curves, schedule
+from askwell.studies.schedule import Step
+from askwell.training import dpo, grpo, sft
 
 log = logging.getLogger(__name__)
 
@@ -45,29 +48,33 @@ class Budget(NamedTuple):
     scratch: ScratchModel
     base_epochs: float
     sft_epochs: float
+    dpo_epochs: float
+    rollout_epochs: float
     evaluated: int
     """Dialogues of each evaluation."""
 
 
 BUDGETS = {
-    "small": Budget(1500, ScratchModel(vocabulary=2048, hidden=128, layers=3, heads=4), 3, 3, 100),
-    "full": Budget(None, ScratchModel(vocabulary=2048, hidden=128, layers=4, heads=4), 2, 3, 300),
+    "small": Budget(1500, ScratchModel(vocabulary=2048, hidden=128, layers=3, heads=4), 3, 3, 0.5, 0.6, 100),
+    "full": Budget(None, ScratchModel(vocabulary=2048, hidden=128, layers=4, heads=4), 2, 3, 0.5, 1, 400),
 }
 DECODING = {"sampled": 1.0, "greedy": 0.0}
 SETS = {"test": "held-out dialogues of the training services", "dev": "out of distribution: the dev folder"}
 ROWS = {
     "base": "base: a language model of whole dialogues",
     "sft": "SFT: the expert's next utterance or the stop marker",
+    "dpo": "DPO: the expert's choice against an utterance irrelevant to the dialogue, from SFT",
+    "grpo": "GRPO: Learn-to-Ask's reward R_s (1 + 2 R_a) + Omega, from SFT",
+    "cispo": "CISPO: the same reward",
+    "gspo": "GSPO: the same reward",
+    "no_content": "no R_a: GRPO with 3 R_s + Omega",
+    "no_decision": "no R_s: GRPO with 2 R_a + Omega, on turns where the expert asks",
+    "sum": "sum: GRPO with R_s + R_a + Omega",
 }
-
-
-class Step(NamedTuple):
-    """One stage of the study: what it is called, why it is there, and its recipe."""
-
-    command: str
-    stage: Stage
-    recipe: Recipe
-    why: str
+MODES = {"no_content": "without_content", "no_decision": "without_decision", "sum": "sum"}
+ROLLED = ("grpo", "cispo", "gspo", *MODES)
+SEVERAL = ("base", "sft", "grpo", "cispo")
+"""Rows that are trained with every seed."""
 
 
 def inputs(recipe: StudyRecipe) -> list[Path]:
@@ -89,31 +96,41 @@ def plan(recipe: StudyRecipe) -> dict[str, object]:
 
 def run(recipe: StudyRecipe, run: Run) -> dict[str, object]:
     """Every stage that is not finished yet, then the table."""
-    cost = {}
-    for step in steps(recipe, run.path):
-        log.info("%s: %s", step.recipe.output.relative_to(run.path), step.why)
-        began = time.monotonic()
-        fresh = not runs.finished(step.recipe.output)
-        runs.ensure(step.stage, step.recipe, step.command)
-        if fresh:
-            run.log(stage=str(step.recipe.output.relative_to(run.path)), seconds=round(time.monotonic() - began, 1))
-        manifest = runs.manifest_of(step.recipe.output)
-        cost[str(step.recipe.output.relative_to(run.path))] = manifest["seconds"]
+    chain = list(steps(recipe, run.path))
+    began = time.monotonic()
+
+    def done(step: Step, seconds: float) -> None:
+        run.log(stage=str(step.output.relative_to(run.path)), seconds=round(seconds, 1))
+
+    schedule.carry_out(chain, workers=workers(recipe), root=run.path, done=done)
+    elapsed = round(time.monotonic() - began)
+    cost = {str(step.output.relative_to(run.path)): runs.manifest_of(step.output)["seconds"] for step in chain}
     tables = {name: rows_of(recipe, run.path, name) for name in SETS}
-    runs.write_json(run.report, {"tables": tables, "seconds": cost})
-    runs.write_text(run.path / "report.md", markdown(recipe, run.path, tables, cost))
-    return {"stages": len(cost), "seconds": round(sum(cost.values()))}
+    runs.write_json(run.report, {"tables": tables, "seconds": cost, "elapsed": elapsed})
+    drawn = curves.draw({row: run.path / row for row in recipe.rows if row in ROLLED}, run.path / "rewards.png")
+    runs.write_text(run.path / "report.md", markdown(recipe, run.path, tables, cost, plot=drawn))
+    return {"stages": len(cost), "seconds_of_stages": round(sum(cost.values())), "seconds": elapsed}
+
+
+def workers(recipe: StudyRecipe) -> int:
+    """Stages side by side."""
+    return recipe.workers or (1 if Path("/dev/nvidia0").exists() else schedule.cores())
+
+
+def seeds_of(recipe: StudyRecipe, row: str) -> list[int]:
+    """The seeds of a row."""
+    several = row in SEVERAL and recipe.budget != "small"
+    return [recipe.seed + number for number in range(recipe.seeds if several else 1)]
 
 
 def steps(recipe: StudyRecipe, root: Path) -> Iterator[Step]:
     """All stages of the study, in an order in which each finds what it reads."""
     yield from data_steps(recipe, root)
     yield from grader_steps(root)
-    for seed in range(recipe.seeds):
-        yield from policy_steps(recipe, root, recipe.seed + seed)
+    yield from policy_steps(recipe, root)
     for row in recipe.rows:
-        for seed in range(recipe.seeds):
-            yield from evaluation_steps(recipe, root, row, recipe.seed + seed)
+        for seed in seeds_of(recipe, row):
+            yield from evaluation_steps(recipe, root, row, seed)
 
 
 def data_steps(recipe: StudyRecipe, root: Path) -> Iterator[Step]:
@@ -151,29 +168,33 @@ def grader_steps(root: Path) -> Iterator[Step]:
     )
 
 
-def policy_steps(recipe: StudyRecipe, root: Path, seed: int) -> Iterator[Step]:
-    """The reader (once), the base model and the policies trained from it."""
-    budget = BUDGETS[recipe.budget]
-    data = root / "data"
-    common: dict[str, Any] = {"scratch": budget.scratch, "limit": budget.conversations, "seed": seed}
-    if seed == recipe.seed:
-        apart = {**common, "seed": seed + 1000}
-        reader = base_recipe(data / "dev-conversations", root / "reader", budget.base_epochs / 2, apart)
-        yield Step("train", sft, reader, "a language model that no policy has seen, to read what they ask")
-    base = base_recipe(data / "train-conversations", root / "base" / str(seed), budget.base_epochs, common)
-    yield Step("train", sft, base, "base: a language model of whole dialogues, both speakers, no stop marker")
-    if "sft" in recipe.rows:
-        tuned = recipes.TrainRecipe(
-            **common,
-            input=data / "train-turns",
-            model=str(base.output / "checkpoint"),
-            output=root / "sft" / str(seed),
-            epochs=budget.sft_epochs,
-            batch=32,
-            micro_batch=32,
-            optimizer=Optimizer(learning_rate=5e-4),
-        )
-        yield Step("train", sft, tuned, "SFT: the expert's next utterance, or the stop marker where it stopped asking")
+def policy_steps(recipe: StudyRecipe, root: Path) -> Iterator[Step]:
+    """The reader, the base models and the policies trained from them."""
+    budget, data = BUDGETS[recipe.budget], root / "data"
+    common: dict[str, Any] = {"scratch": budget.scratch, "limit": budget.conversations}
+    reader = {**common, "seed": recipe.seed + 1000}
+    yield Step(
+        "train",
+        sft,
+        base_recipe(data / "dev-conversations", root / "reader", budget.base_epochs / 2, reader),
+        "a language model that no policy has seen, to read what they ask",
+    )
+    seeds = sorted({seed for row in recipe.rows for seed in seeds_of(recipe, row)})
+    for seed in seeds:
+        output = root / "base" / str(seed)
+        trained = base_recipe(data / "train-conversations", output, budget.base_epochs, {**common, "seed": seed})
+        yield Step("train", sft, trained, ROWS["base"])
+        if set(recipe.rows) - {"base"}:
+            yield Step("train", sft, sft_recipe(recipe, root, {**common, "seed": seed}), ROWS["sft"])
+    if "dpo" in recipe.rows:
+        question_sets = recipes.ContrastRecipe(input=data / "train-turns", output=root / "contrast", seed=recipe.seed)
+        yield Step("contrast", contrast, question_sets, "the expert's choice against irrelevant utterances")
+        for seed in seeds_of(recipe, "dpo"):
+            yield Step("train", dpo, dpo_recipe(recipe, root, {**common, "seed": seed}), ROWS["dpo"])
+    for row in recipe.rows:
+        if row in ROLLED:
+            for seed in seeds_of(recipe, row):
+                yield Step("train", grpo, rollout_recipe(recipe, root, row, {**common, "seed": seed}), ROWS[row])
 
 
 def base_recipe(data: Path, output: Path, epochs: float, common: Mapping[str, Any]) -> recipes.TrainRecipe:
@@ -187,6 +208,57 @@ def base_recipe(data: Path, output: Path, epochs: float, common: Mapping[str, An
         batch=16,
         micro_batch=16,
         optimizer=Optimizer(learning_rate=2e-3),
+    )
+
+
+def sft_recipe(recipe: StudyRecipe, root: Path, common: Mapping[str, Any]) -> recipes.TrainRecipe:
+    """Supervised fine-tuning of the base model of a seed."""
+    return recipes.TrainRecipe(
+        **common,
+        input=root / "data" / "train-turns",
+        model=str(root / "base" / str(common["seed"]) / "checkpoint"),
+        output=root / "sft" / str(common["seed"]),
+        epochs=BUDGETS[recipe.budget].sft_epochs,
+        batch=16,
+        optimizer=Optimizer(learning_rate=5e-4),
+    )
+
+
+def dpo_recipe(recipe: StudyRecipe, root: Path, common: Mapping[str, Any]) -> recipes.TrainRecipe:
+    """Preferences, from the SFT policy of a seed."""
+    return recipes.TrainRecipe(
+        **common,
+        method="dpo",
+        input=root / "contrast",
+        model=str(root / "sft" / str(common["seed"]) / "checkpoint"),
+        output=root / "dpo" / str(common["seed"]),
+        epochs=BUDGETS[recipe.budget].dpo_epochs,
+        batch=48,
+        micro_batch=48,
+        optimizer=Optimizer(learning_rate=5e-5),
+    )
+
+
+def rollout_recipe(recipe: StudyRecipe, root: Path, row: str, common: Mapping[str, Any]) -> recipes.TrainRecipe:
+    """Learn-to-Ask and its ablations, from the SFT policy of a seed. docs/LOG.md says how the settings were found."""
+    mode: Any = MODES.get(row, "both")
+    return recipes.TrainRecipe(
+        **common,
+        method=cast(Any, "grpo" if row in MODES else row),
+        input=root / "data" / "train-turns",
+        model=str(root / "sft" / str(common["seed"]) / "checkpoint"),
+        output=root / row / str(common["seed"]),
+        epochs=BUDGETS[recipe.budget].rollout_epochs,
+        micro_batch=96,
+        rollouts=Rollouts(
+            grader=root / "graders" / "reward",
+            turns=96,
+            group=6,
+            max_new_tokens=32,
+            scale="none",
+            reward=Reward(mode=mode),
+        ),
+        optimizer=Optimizer(learning_rate=1e-4),
     )
 
 
@@ -238,8 +310,8 @@ def rows_of(recipe: StudyRecipe, root: Path, name: str) -> dict[str, Any]:
 
 def pooled(recipe: StudyRecipe, root: Path, row: str, name: str, decoding: str) -> Iterator[Grade]:
     """The grades of a row over all seeds; the replies of another seed are further samples of the same turns."""
-    for number in range(recipe.seeds):
-        path = evaluation_of(root, row, recipe.seed + number, name, decoding)
+    for number, seed in enumerate(seeds_of(recipe, row)):
+        path = evaluation_of(root, row, seed, name, decoding)
         for grade in runs.records_of(path, Grade, made_by="askwell evaluate turns"):
             yield grade.model_copy(update={"sample": grade.sample + 1000 * number})
 
@@ -250,11 +322,14 @@ def services(root: Path, folder: str) -> set[str]:
     return {act.service for conversation in records for message in conversation.messages for act in message.acts}
 
 
-def markdown(recipe: StudyRecipe, root: Path, tables: Mapping[str, Any], cost: Mapping[str, float]) -> str:
+def markdown(
+    recipe: StudyRecipe, root: Path, tables: Mapping[str, Any], cost: Mapping[str, float], *, plot: bool
+) -> str:
     """report.md."""
+    seeds = ", ".join(f"{row} {len(seeds_of(recipe, row))}" for row in recipe.rows)
     parts = [
         "# Learn-to-Ask on real dialogues\n",
-        f"Schema-Guided Dialogue (CC BY-SA 4.0), budget {recipe.budget}, {recipe.seeds} seed(s). Exact truth from the "
+        f"Schema-Guided Dialogue (CC BY-SA 4.0), budget {recipe.budget}; seeds: {seeds}. Exact truth from the "
         "annotated acts; questions read by a grader fitted on experts' questions. Intervals: 95 %, bootstrap over "
         "dialogues.\n",
         *(f"* {ROWS[row]}" for row in recipe.rows),
@@ -262,6 +337,8 @@ def markdown(recipe: StudyRecipe, root: Path, tables: Mapping[str, Any], cost: M
     ]
     for name, rows in tables.items():
         parts += [f"## {name}: {SETS[name]}\n", report.table(rows), ""]
+    if plot:
+        parts += ["## Reward while training\n", "![mean reward of rollouts by step](rewards.png)\n"]
     parts += ["## Does a policy please its readers?\n", second_opinions(recipe, root), ""]
     parts += ["## Cost\n", "| stage | seconds |\n|---|---|"]
     parts += [f"| {stage} | {seconds:.0f} |" for stage, seconds in cost.items()]

@@ -51,6 +51,7 @@ WATCHED = {
     "completions/clipped_ratio": "cut",
     "decisions": "decisions",
     "content": "content",
+    "total": "total",
     "stops": "stops",
     "unscored": "unscored",
 }
@@ -236,12 +237,17 @@ def arguments(recipe: TrainRecipe, run: Run, *, steps: int) -> GRPOConfig:
 
 
 def shares(grades: Sequence[Grade], rewards: Sequence[float | None]) -> dict[str, float]:
-    """What a step's line says of its rollouts: means over those where each is defined."""
+    """What a step's line says of its rollouts: means over those where each is defined.
+
+    `total` is R_s (1 + 2 R_a) + Omega, whatever was rewarded: the curves of all rewards can stand in one plot.
+    """
+    total = [grade.reward for grade in grades if grade.reward is not None]
     content = [grade.content_score for grade in grades if grade.decision == "continue" and grade.decision_score]
     scored = [score for score in content if score is not None]
     return {
         "decisions": sum(grade.decision_score for grade in grades) / len(grades),
         "content": sum(scored) / len(scored) if scored else 0.0,
+        "total": sum(total) / len(total) if total else 0.0,
         "stops": sum(grade.decision == "stop" for grade in grades) / len(grades),
         "unscored": sum(reward is None for reward in rewards) / len(rewards),
     }
