@@ -139,3 +139,9 @@ def test_the_system_prompt_knows_the_stop_marker(tmp_path, monkeypatch):
     (tmp_path / "mute.md").write_text("Ask.")
     with pytest.raises(DataError, match="could not know how to stop"):
         rendering.system_prompt("mute", stop_marker=STOP)
+
+
+def test_a_prompt_whose_name_says_so_never_mentions_stopping():
+    text = rendering.system_prompt("policy_no_stop", stop_marker=STOP)
+    assert "question" in text
+    assert "stop" not in text.casefold()

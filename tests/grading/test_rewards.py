@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from askwell.grading.rewards import content, grade, reward
+from askwell.grading.rewards import content, grade, reward, reward_of
+from askwell.recipes import Reward
 from askwell.records import Message, Target, Turn
 
 STOP = "<stop />"
@@ -166,3 +167,48 @@ def test_any_reply_has_a_grade_within_bounds(turn, reply, asked):
         assert 0 <= found.reward <= 4
     assert found.content_score is not None or found.reason.startswith("unscored: ")
     assert found.content_score is not None or (turn.target.facts is None or asked is None)
+
+
+def rule(**fields):
+    return Reward.model_validate(fields)
+
+
+RIGHT, PARTLY = (
+    grade(AT_CONTINUE, "Which city?", 0, asked=frozenset({"city"}), slots=SLOTS),
+    grade(AT_CONTINUE, "How many seats?", 0, asked=frozenset({"seats"}), slots=SLOTS),
+)
+WRONG, STOPPED = grade(AT_CONTINUE, STOP, 0, asked=None, slots=SLOTS), grade(AT_STOP, STOP, 0, asked=None, slots=SLOTS)
+
+
+@pytest.mark.parametrize(
+    ("mode", "right", "partly", "wrong", "stopped"),
+    [
+        ("both", 4, 3, 0, 4),
+        ("without_content", 4, 4, 0, 4),
+        ("without_decision", 3, 2, 0, 3),
+        ("sum", 3, 2.5, 0, 3),
+    ],
+)
+def test_each_mode_by_hand(mode, right, partly, wrong, stopped):
+    found = [
+        reward_of(each, turn, rule(mode=mode))
+        for each, turn in ((RIGHT, AT_CONTINUE), (PARTLY, AT_CONTINUE), (WRONG, AT_CONTINUE), (STOPPED, AT_STOP))
+    ]
+    assert found == [right, partly, wrong, stopped]
+
+
+def test_what_a_mode_does_not_look_at_may_be_unscored():
+    unread = grade(AT_CONTINUE, "Which mumble?", 0, asked=None, slots=SLOTS)
+    assert reward_of(unread, AT_CONTINUE, rule()) is None
+    assert reward_of(unread, AT_CONTINUE, rule(mode="without_decision")) is None
+    assert reward_of(unread, AT_CONTINUE, rule(mode="without_content")) == 4
+
+
+def test_optional_terms_by_hand():
+    known = grade(AT_CONTINUE, "What kind of food?", 0, asked=frozenset({"cuisine"}), slots=SLOTS)
+    assert (reward_of(known, AT_CONTINUE, rule()), known.repeats) == (2, True)
+    assert reward_of(known, AT_CONTINUE, rule(known_penalty=0.5, question_cost=0.1)) == pytest.approx(1.4)
+    assert reward_of(STOPPED, AT_STOP, rule(known_penalty=0.5, question_cost=0.1)) == 4
+    # A stop while a required fact is still to be found out; what is known already or no fact here costs nothing.
+    assert reward_of(WRONG, AT_CONTINUE, rule(required=("city", "cuisine", "date"))) == -1
+    assert reward_of(WRONG, AT_CONTINUE, rule(required=("city", "time"), missing_penalty=2)) == -4

@@ -103,8 +103,17 @@ def test_plan_foresees_the_run(undisturbed):
 
 
 def test_plan_loads_no_torch(undisturbed):
-    code = "import sys; from askwell.training import sft; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], env=environment(), check=True)
+    wanted, _ = undisturbed
+    code = """
+import sys
+from pathlib import Path
+from training_examples import recipe
+from askwell.training import sft
+assert sft.plan(recipe(Path(sys.argv[1]), Path(sys.argv[2])))["turns"] == 33
+sys.exit("torch" in sys.modules)
+"""
+    arguments = [str(wanted.input), str(wanted.output)]
+    subprocess.run([sys.executable, "-c", code, *arguments], env=environment(), check=True)
 
 
 def test_micro_batches_change_nothing(undisturbed, tmp_path):

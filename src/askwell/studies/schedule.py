@@ -77,8 +77,9 @@ def carry_out(
             if not ready and not running:
                 raise StageError(f"stages wait for one another: {', '.join(map(str, waiting))}")
             for path in sorted(ready, key=lambda path: -urgency[path])[: workers - len(running)]:
-                side_by_side = min(workers, len(ready) + len(running))
-                running[path] = started(waiting.pop(path), root, threads=threads(side_by_side))
+                # Those that more waits for share the cores first; the others make do with what time is left.
+                as_urgent = sum(urgency[other] >= urgency[path] for other in (*ready, *running))
+                running[path] = started(waiting.pop(path), root, threads=threads(min(workers, as_urgent)))
             for path, job in list(running.items()):
                 if job.process.poll() is not None:
                     job.reader.join()
