@@ -316,8 +316,8 @@ class EvaluateTurnsRecipe(Recipe):
     """What the policy says to stop."""
     prompt: str = ""
     """System prompt: a file of `askwell/texts/prompts` by name, or empty for none; as in training."""
-    batch: int = Field(default=64, ge=1)
-    """Turns a generation batch."""
+    batch: int = Field(default=256, ge=1)
+    """Turns whose replies are drawn at once; more do not take more memory, but more is lost at a cut."""
     shown: int = Field(default=30, ge=0)
     """Sampled turns printed in the report."""
     max_unscored: float = Field(default=0.5, ge=0, le=1)

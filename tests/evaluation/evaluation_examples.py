@@ -94,12 +94,14 @@ class Chatter:
         top_p: float,
         max_new_tokens: int,
         seed: int,
+        samples: int = 1,
     ) -> list[str]:
         if len(self.calls) == self.dies_after:
             raise KeyboardInterrupt
         self.calls.append(seed)
         draw = random.Random(f"{seed} {contexts}")
-        return [draw.choice(["Which city?", "What time?", "Which cuisine? What time?", STOP]) for _ in contexts]
+        words = ["Which city?", "What time?", "Which cuisine? What time?", STOP]
+        return [draw.choice(words) for _ in range(samples * len(contexts))]
 
     def nll(self, contexts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[tuple[float, int]]:
         """Each word costs as many nats as it has letters."""

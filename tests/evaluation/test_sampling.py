@@ -32,7 +32,7 @@ def test_each_turn_gets_each_sample_once(tmp_path):
 def test_no_two_units_share_a_seed(tmp_path):
     policy = Chatter()
     draw(tmp_path / "replies.jsonl", policy=policy)
-    assert len(set(policy.calls)) == len(policy.calls) == 12
+    assert len(set(policy.calls)) == len(policy.calls) == 6
     other = Chatter()
     draw(tmp_path / "other.jsonl", policy=other, seed=1)
     assert not set(policy.calls) & set(other.calls)
@@ -55,17 +55,17 @@ def test_cut_at_any_byte_and_resumed_is_as_if_undisturbed(tmp_path_factory, shar
     assert path.read_bytes() == expected
     assert replies == list(jsonl.read(path, Reply))
     # Units that are whole are not drawn again.
-    assert len(policy.calls) <= 12 - int(share * 12) + 1
+    assert len(policy.calls) <= 6 - int(share * 6) + 1
 
 
 def test_killed_between_batches_goes_on_from_there(tmp_path):
     path = tmp_path / "replies.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        draw(path, policy=Chatter(dies_after=5))
-    assert len(path.read_bytes().splitlines()) == 20
+        draw(path, policy=Chatter(dies_after=2))
+    assert len(path.read_bytes().splitlines()) == 16
     rest = Chatter()
     draw(path, policy=rest)
-    assert (len(rest.calls), path.read_bytes()) == (7, whole(tmp_path))
+    assert (len(rest.calls), path.read_bytes()) == (4, whole(tmp_path))
 
 
 def test_finished_replies_need_no_policy(tmp_path):
@@ -98,25 +98,13 @@ def test_too_few_texts_from_a_policy_are_no_replies(tmp_path):
     assert (tmp_path / "replies.jsonl").read_bytes() == b""
 
 
-lengths_of_contexts = st.lists(st.integers(0, 30), max_size=20) | st.lists(st.integers(0, 30), min_size=30, max_size=60)
-
-
-@given(lengths_of_contexts, st.integers(1, 3))
-def test_batches_hold_every_turn_once_in_windows_of_like_length(lengths, size):
-    turns = [turn(f"c{i}#{n}", "continue") for i, n in enumerate(lengths)]
-    found = list(sampling.batches(turns, size))
-    assert sorted(t.id for batch in found for t in batch) == sorted(t.id for t in turns)
-    assert all(0 < len(batch) <= size for batch in found)
-    window = sampling.WINDOW * size
-    for start in range(0, len(turns), window):
-        part = [t for batch in found for t in batch][start : start + window]
-        assert {t.id for t in part} == {t.id for t in turns[start : start + window]}
-        assert [sampling.length(t) for t in part] == sorted(sampling.length(t) for t in part)
-
-
-def test_batches_depend_on_what_came_before_them_alone():
-    first = list(sampling.batches(MANY, 1))[: sampling.WINDOW]
-    assert list(sampling.batches(MANY[: sampling.WINDOW], 1)) == first
+@given(st.integers(1, 40), st.integers(1, 7))
+def test_units_hold_every_turn_once_in_their_order_and_depend_on_nothing_behind_them(tmp_path_factory, count, size):
+    recipe = recipe_of(tmp_path_factory.getbasetemp(), batch=size)
+    found = list(sampling.units(MANY[:count], recipe))
+    assert [t for unit in found for t in unit.turns] == MANY[:count]
+    assert all(0 < len(unit.turns) <= size for unit in found)
+    assert list(sampling.units(MANY[: size * 2], recipe))[:1] == found[:1] or len(MANY[:count]) < size
 
 
 def test_messages_that_did_not_fit_are_reported(tmp_path, caplog):

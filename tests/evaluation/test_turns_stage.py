@@ -78,7 +78,7 @@ def files(output):
 def test_killed_and_repeated_is_as_if_undisturbed(world):
     whole = files(evaluate(world)[0])
     (world.directory / "out").rename(world.directory / "whole")
-    world.policy = lambda: Chatter(dies_after=4)
+    world.policy = lambda: Chatter(dies_after=1)
     with pytest.raises(KeyboardInterrupt):
         evaluate(world)
     torn = world.directory / "out" / "replies.jsonl"
@@ -162,7 +162,9 @@ def test_too_many_unscored_questions_stop_the_run_with_the_reasons(world):
 
 
 def test_silent_policy_has_no_questions_to_score(world):
-    world.policy = lambda: SimpleNamespace(replies=lambda contexts, **_: [STOP] * len(contexts), messages_left_out=0)
+    world.policy = lambda: SimpleNamespace(
+        replies=lambda contexts, samples, **_: [STOP] * (samples * len(contexts)), messages_left_out=0
+    )
     output, counts = evaluate(world, max_unscored=0)
     found = report.load(output)["figures"]
     assert (counts["questions"], found["WA"]["value"], found["WA all"]["value"]) == (0, None, 0)

@@ -1,8 +1,7 @@
 """Draw a policy's replies at logged turns: fixed batches, appended as each is finished, resumed where it was cut.
 
-Which turns share a batch depends on the turns and the batch size alone, and a batch's seed on the recipe's seed,
-the batch's number and the sample. So the file of a killed and repeated run ends with the bytes of an undisturbed one.
-Writes Reply records.
+A batch is so many turns in their order with all their samples, and its seed depends on the recipe's seed and its number
+alone. So the file of a killed and repeated run ends with the bytes of an undisturbed one. Writes Reply records.
 """
 
 import hashlib
@@ -18,15 +17,14 @@ from askwell.recipes import EvaluateTurnsRecipe
 from askwell.records import Message, Reply, Turn
 
 log = logging.getLogger(__name__)
-WINDOW = 16
-"""Batches whose turns are sorted by length together: little padding, and an even pace from first to last."""
 SECONDS_BETWEEN_LINES = 5.0
 
 
 class Policy(Protocol):
     """Whatever replies to contexts, one batch at a time; the same batch and seed give the same replies.
 
-    `messages_left_out` counts messages that did not fit its window.
+    `samples` replies a context, one context's after another's. `messages_left_out` counts messages that did not fit
+    its window.
     """
 
     messages_left_out: int
@@ -39,14 +37,14 @@ class Policy(Protocol):
         top_p: float,
         max_new_tokens: int,
         seed: int,
+        samples: int = 1,
     ) -> list[str]: ...
 
 
 class Unit(NamedTuple):
-    """What is generated at once: one sample of one batch of turns."""
+    """What is generated at once: all samples of one batch of turns."""
 
     turns: Sequence[Turn]
-    sample: int
     seed: int
 
 
@@ -56,7 +54,7 @@ def draw(turns: Sequence[Turn], load: Callable[[], Policy], *, path: Path, recip
     Raises DataError where `path` holds replies of other turns: the input was made anew since.
     """
     planned = list(units(turns, recipe))
-    expected = [(turn.id, unit.sample) for unit in planned for turn in unit.turns]
+    expected = [(turn.id, sample) for turn in turns for sample in range(recipe.samples)]
     with jsonl.Appender(path, Reply) as file:
         replies = list(file.done)
         if [(reply.turn_id, reply.sample) for reply in replies] != expected[: len(replies)]:
@@ -70,11 +68,12 @@ def draw(turns: Sequence[Turn], load: Callable[[], Policy], *, path: Path, recip
         progress = Progress(done=len(replies), total=len(expected))
         end = 0
         for unit in planned:
-            end += len(unit.turns)
+            size = len(unit.turns) * recipe.samples
+            end += size
             if end <= len(replies):
                 continue
             # A kill in mid-write leaves part of a unit: it is drawn again as a whole, for one seed drives it all.
-            owed = drawn(unit, policy, recipe)[len(unit.turns) - (end - len(replies)) :]
+            owed = drawn(unit, policy, recipe)[size - (end - len(replies)) :]
             file.append(owed)
             replies += owed
             progress.at(len(replies))
@@ -84,40 +83,28 @@ def draw(turns: Sequence[Turn], load: Callable[[], Policy], *, path: Path, recip
 
 
 def drawn(unit: Unit, policy: Policy, recipe: EvaluateTurnsRecipe) -> list[Reply]:
-    """One reply a turn of the unit."""
+    """The replies at the turns of the unit, sample by sample at each."""
     texts = policy.replies(
         [turn.context for turn in unit.turns],
         temperature=recipe.temperature,
         top_p=recipe.top_p,
         max_new_tokens=recipe.max_new_tokens,
         seed=unit.seed,
+        samples=recipe.samples,
     )
-    return [Reply(turn_id=turn.id, sample=unit.sample, text=text) for turn, text in zip(unit.turns, texts, strict=True)]
+    places = ((turn.id, sample) for turn in unit.turns for sample in range(recipe.samples))
+    return [Reply(turn_id=id, sample=sample, text=text) for (id, sample), text in zip(places, texts, strict=True)]
 
 
 def units(turns: Sequence[Turn], recipe: EvaluateTurnsRecipe) -> Iterator[Unit]:
-    """Every batch `samples` times."""
-    for number, batch in enumerate(batches(turns, recipe.batch)):
-        for sample in range(recipe.samples):
-            yield Unit(batch, sample, seed_of(recipe.seed, number, sample))
+    """The turns in batches, in their order: a policy sorts its batch by length itself."""
+    for number, start in enumerate(range(0, len(turns), recipe.batch)):
+        yield Unit(turns[start : start + recipe.batch], seed_of(recipe.seed, number))
 
 
-def batches(turns: Sequence[Turn], size: int) -> Iterator[list[Turn]]:
-    """Turns of like length together: sorted by the length of the context within windows of WINDOW batches."""
-    for start in range(0, len(turns), WINDOW * size):
-        window = sorted(turns[start : start + WINDOW * size], key=length)
-        for first in range(0, len(window), size):
-            yield window[first : first + size]
-
-
-def length(turn: Turn) -> int:
-    """Characters of the context."""
-    return sum(len(message.content) for message in turn.context)
-
-
-def seed_of(seed: int, batch: int, sample: int) -> int:
-    """A seed of 32 bits for one unit; sums and products of the three would give some units the same."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{batch}/{sample}".encode()).digest()[:4], "big")
+def seed_of(seed: int, batch: int) -> int:
+    """A seed of 32 bits for one unit; sums and products of the two would give some units the same."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{batch}".encode()).digest()[:4], "big")
 
 
 class Progress:
