@@ -6,6 +6,7 @@ and `docs/cli.md` print it. Values are validated once, here; stages trust them.
 """
 
 import difflib
+import re
 import types
 import typing
 from pathlib import Path
@@ -274,6 +275,25 @@ class TrainRecipe(Recipe):
     """Steps between checkpoints to resume from."""
 
 
+def bounds(fold: str) -> tuple[int, int, int]:
+    """First and last part, and how many there are, of a fold such as `0-2/4`."""
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?/(\d+)", fold)
+    first, last, parts = (int(match[1]), int(match[2] or match[1]), int(match[3])) if match else (0, 0, 0)
+    if not match or not first <= last < parts:
+        raise ValueError(f"{fold!r} must be all, or a part such as 3/4 or 0-2/4, counted from 0")
+    return first, last, parts
+
+
+def whole_or_part(fold: str) -> str:
+    """A fold that can be read."""
+    if fold != "all":
+        bounds(fold)
+    return fold
+
+
+Fold = Annotated[str, AfterValidator(whole_or_part)]
+
+
 class GraderRecipe(Recipe):
     """Fit a grader for exact truth: which slots does a question ask for, given the service?"""
 
@@ -281,8 +301,9 @@ class GraderRecipe(Recipe):
     """Run directories of `askwell ingest --source sgd`; every SYSTEM utterance with its acts is an example."""
     kind: Literal["linear", "convolutional"] = "linear"
     """Kind of model: n-grams and regressions, or a small network; let one reward and the other evaluate."""
-    fold: Literal["all", "even", "odd"] = "all"
-    """Which training conversations to learn from, by hash of the group: two graders share none."""
+    fold: Fold = "all"
+    """Which training conversations to learn from, by hash of the group: `all`, or a part such as `3/4` (of four parts,
+    numbered 0 to 3, the last) or `0-2/4` (the first three). Graders of parts that do not overlap share none."""
     precision: float = Field(default=0.95, gt=0, lt=1)
     """Exact-set match to reach on what is scored; the grader abstains elsewhere."""
 

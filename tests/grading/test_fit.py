@@ -101,10 +101,10 @@ def test_a_cut_run_ends_as_an_undisturbed_one(recipe, tmp_path, monkeypatch):
 
 def test_the_folds_learn_from_different_conversations_and_calibrate_on_the_same(recipe):
     examples = fit.read(recipe)
-    even, odd = (fit.learned_from(examples, recipe.model_copy(update={"fold": fold})) for fold in ("even", "odd"))
+    even, odd = (fit.learned_from(examples, recipe.model_copy(update={"fold": fold})) for fold in ("0-2/4", "3/4"))
     assert not {example.group for example in even} & {example.group for example in odd}
     assert len(even) + len(odd) == 180 and all(example.split == "train" for example in even + odd)
-    assert all(in_fold(example.group, "even") for example in even)
+    assert all(in_fold(example.group, "0-2/4") for example in even)
 
 
 def test_several_inputs_are_joined_and_a_conversation_counts_once(recipe, tmp_path):

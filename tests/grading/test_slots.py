@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from askwell.errors import DataError
+from askwell.errors import DataError, RecipeError
 from askwell.grading.slots import SlotGrader
 from askwell.grading.utterances import Example, Wording, examples_of, in_fold, joined, wordless, words
+from askwell.recipes import GraderRecipe, resolve
 from askwell.records import Act, Conversation, Message
 
 ASKS = {
@@ -195,11 +196,17 @@ def test_examples_are_the_experts_annotated_messages():
     ]
 
 
-def test_the_folds_share_no_group_and_are_halves():
+def test_parts_that_do_not_overlap_share_no_group_and_have_their_share():
     groups = [f"train/{number}" for number in range(2000)]
-    even = {group for group in groups if in_fold(group, "even")}
-    assert even == {group for group in groups if in_fold(group, "all") and not in_fold(group, "odd")}
-    assert 900 < len(even) < 1100
+    most = {group for group in groups if in_fold(group, "0-2/4")}
+    assert most == {group for group in groups if in_fold(group, "all") and not in_fold(group, "3/4")}
+    assert 1400 < len(most) < 1600
+
+
+@pytest.mark.parametrize("fold", ["even", "4/4", "2-1/4", "0/0", "1/-4", ""])
+def test_a_fold_that_is_none_is_refused_with_what_one_looks_like(fold):
+    with pytest.raises(RecipeError, match="must be all, or a part such as 3/4 or 0-2/4"):
+        resolve(GraderRecipe, {"input": "a", "output": "b", "fold": fold})
 
 
 def test_joined_questions_are_of_one_service_and_ask_for_both():

@@ -10,8 +10,9 @@ import itertools
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from askwell.recipes import bounds
 from askwell.records import Conversation, Split
 
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?|0|[?.!,:]")
@@ -38,11 +39,12 @@ def examples_of(conversation: Conversation) -> Iterator[Example]:
             yield Example(conversation.group, conversation.split, services.pop(), message.content, asks)
 
 
-def in_fold(group: str, fold: Literal["all", "even", "odd"]) -> bool:
-    """Whether a grader of this fold may learn from the group; the hash is another than that of the split."""
+def in_fold(group: str, fold: str) -> bool:
+    """Whether a grader of this fold ("all", "3/4", "0-2/4") may learn from the group; the hash is not the split's."""
     if fold == "all":
         return True
-    return hashlib.sha256(f"fold {group}".encode()).digest()[0] % 2 == ("even", "odd").index(fold)
+    first, last, parts = bounds(fold)
+    return first <= int.from_bytes(hashlib.sha256(f"fold {group}".encode()).digest()[:4], "big") % parts <= last
 
 
 def words(text: str) -> list[str]:
