@@ -30,9 +30,9 @@ fix: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python docs/generate.py
 
-# The small-budget study on the Schema-Guided Dialogue data: make demo DATA=path/to/sgd
+# Base, SFT and Learn-to-Ask at a small budget on the Schema-Guided Dialogue data: make demo DATA=path/to/sgd
 demo: $(STAMP)
-	$(BIN)/askwell study learn-to-ask --data $(DATA) --budget small --output $(OUTPUT)
+	$(BIN)/askwell study learn-to-ask --data $(DATA) --budget small --rows base,sft,grpo --output $(OUTPUT)
 
 clean:
 	rm -rf .venv dist .pytest_cache .ruff_cache .hypothesis

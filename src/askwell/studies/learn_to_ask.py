@@ -157,13 +157,13 @@ def grader_steps(root: Path) -> Iterator[Step]:
     yield Step(
         "grader",
         fit,
-        recipes.GraderRecipe(input=(train,), kind="linear", fold="even", output=root / "graders" / "reward"),
+        recipes.GraderRecipe(input=(train,), kind="linear", fold="0/2", output=root / "graders" / "reward"),
         "the grader that will reward: reads the slots that a question asks for",
     )
     yield Step(
         "grader",
         fit,
-        recipes.GraderRecipe(input=(train, dev), kind="convolutional", fold="odd", output=root / "graders" / "judge"),
+        recipes.GraderRecipe(input=(train, dev), kind="convolutional", fold="1/2", output=root / "graders" / "judge"),
         "the grader that evaluates: another kind of model, fitted on other dialogues",
     )
 
