@@ -56,7 +56,7 @@ class Budget(NamedTuple):
 
 BUDGETS = {
     "small": Budget(1500, ScratchModel(vocabulary=2048, hidden=128, layers=3, heads=4), 3, 3, 0.5, 0.6, 100),
-    "full": Budget(None, ScratchModel(vocabulary=2048, hidden=128, layers=4, heads=4), 2, 3, 0.5, 2, 400),
+    "full": Budget(None, ScratchModel(vocabulary=2048, hidden=128, layers=4, heads=4), 2, 3, 0.5, 1, 400),
 }
 DECODING = {"sampled": 1.0, "greedy": 0.0}
 SETS = {"test": "held-out dialogues of the training services", "dev": "out of distribution: the dev folder"}
@@ -258,7 +258,7 @@ def rollout_recipe(recipe: StudyRecipe, root: Path, row: str, common: Mapping[st
             scale="none",
             reward=Reward(mode=mode),
         ),
-        optimizer=Optimizer(learning_rate=1e-4),
+        optimizer=Optimizer(learning_rate=2e-4),
     )
 
 
