@@ -25,6 +25,8 @@ from askwell.recipes import Recipe
 from askwell.runs import Stage
 
 log = logging.getLogger(__name__)
+LIGHT = ("ingest", "label", "contrast")
+"""Commands that take seconds, on one thread."""
 PR_SET_PDEATHSIG = 1
 PAUSE = 0.05
 """Seconds between looks at what is running."""
@@ -71,15 +73,18 @@ def carry_out(
     waiting = {step.output: step for step in owed}
     needs = {step.output: needed(step, owed) for step in owed}
     urgency = chains(needs)
+    heavy = {step.output: step.command not in LIGHT for step in owed}
     with processes() as running:
         while waiting or running:
             ready = [path for path in waiting if not needs[path] & (waiting.keys() | running.keys())]
             if not ready and not running:
                 raise StageError(f"stages wait for one another: {', '.join(map(str, waiting))}")
             for path in sorted(ready, key=lambda path: -urgency[path])[: workers - len(running)]:
-                # Those that more waits for share the cores first; the others make do with what time is left.
-                as_urgent = sum(urgency[other] >= urgency[path] for other in (*ready, *running))
-                running[path] = started(waiting.pop(path), root, threads=threads(min(workers, as_urgent)))
+                # A stage that starts alone has all cores. Nothing more: with ten threads on four cores the stage that
+                # all waited for went at two thirds of the speed that it has on one.
+                beside = {other for other in (*ready, *running) if heavy[other]}
+                share = threads(min(workers, max(1, len(beside)))) if heavy[path] else 1
+                running[path] = started(waiting.pop(path), root, threads=share)
             for path, job in list(running.items()):
                 if job.process.poll() is not None:
                     job.reader.join()
