@@ -18,6 +18,8 @@ ROOMS = [
     "recipes",
     "runs",
     "statistics",
+    "mock_endpoint",
+    "llm",
     "sources",
     "rendering",
     "weights",

@@ -5,6 +5,7 @@ AskwellError
 ├── RunError       a run directory cannot be used: it exists, is in use, is unfinished
 ├── StageError     a stage of a study failed; its own words are in the message
 ├── DataError      input cannot be read: a missing file, a malformed line, too many bad records
+├── EndpointError  a language model's endpoint refuses every call, is out of reach, or its answers cannot be stored
 └── MissingExtra   an optional dependency is not installed
 
 A message names the value, the rule and the fix. Anything else is a bug and keeps its traceback.
@@ -29,6 +30,10 @@ class DataError(AskwellError):
 
 class StageError(AskwellError):
     """A stage of a study failed."""
+
+
+class EndpointError(AskwellError):
+    """An endpoint refuses every call, is out of reach, or its answers cannot be stored."""
 
 
 class MissingExtra(AskwellError):

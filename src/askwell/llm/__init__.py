@@ -1,0 +1,1 @@
+"""Every word that is exchanged with a language model behind an endpoint."""

@@ -1,0 +1,211 @@
+"""Answers on disk: SQLite in WAL mode, `synchronous=FULL`, one writing thread, commits shared by whatever waits.
+
+Two tables. `answers` holds every response as it was received, under the key of its request: it is durable before anyone
+reads it, and never paid for again. `calls` is the account: a row is claimed, durably, before a request is sent, and
+settled when it is answered or has failed; a row that a crash left claimed counts at its full reservation. Several
+processes may share one file.
+"""
+
+import asyncio
+import contextlib
+import queue
+import random
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from askwell.errors import EndpointError
+
+SCHEMA = """
+create table if not exists answers (key text primary key, body text not null) without rowid;
+create table if not exists calls (
+    id integer primary key, run text not null, model text not null, role text not null, key text not null,
+    state text not null, bytes integer not null, tokens integer not null, cost real not null,
+    prompt_tokens integer, completion_tokens integer
+);
+create index if not exists calls_by_run on calls (run, state);
+create table if not exists abilities (endpoint text primary key, structured text not null);
+"""
+CLAIM = (
+    "insert into calls (id, run, model, role, key, state, bytes, tokens, cost) values (?, ?, ?, ?, ?, 'sent', ?, ?, ?)"
+)
+SETTLE = "update calls set state = ?, tokens = ?, cost = ?, prompt_tokens = ?, completion_tokens = ? where id = ?"
+ANSWER = "insert or ignore into answers (key, body) values (?, ?)"
+ABILITY = "insert or replace into abilities (endpoint, structured) values (?, ?)"
+MOST = 512
+"""Statements of one commit."""
+
+
+class Claim(NamedTuple):
+    """A call before it is sent: what it may use at most, tokens and cost in millionths of the prices' currency."""
+
+    id: int
+    run: str
+    model: str
+    role: str
+    key: str
+    bytes: int
+    tokens: int
+    cost: float
+
+
+class Spent(NamedTuple):
+    """What a run has used, calls that a crash left open at their reservation."""
+
+    calls: int
+    tokens: int
+    cost: float
+
+
+class Habit(NamedTuple):
+    """What the calls of a role have been like: their number, and tokens a byte of prompt and an answer."""
+
+    calls: int
+    per_byte: float
+    completion: float
+
+
+class Store:
+    """The file. Reads happen at once in the caller's thread; what is written is awaited until it is durable."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.failed: EndpointError | None = None
+        self._ids = random.SystemRandom().getrandbits(61)
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        with self._explained():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = connect(path)
+            self._writer.executescript(SCHEMA)
+            self._reader = connect(path)
+        self._thread = threading.Thread(target=self._work, name="answers", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what waits, then let the file go."""
+        self._queue.put(None)
+        self._thread.join()
+        self._writer.close()
+        self._reader.close()
+
+    def answer(self, key: str) -> str | None:
+        """The stored response of a request."""
+        row = self._reader.execute("select body from answers where key = ?", (key,)).fetchone()
+        return None if row is None else row[0]
+
+    def ability(self, endpoint: str) -> str | None:
+        """How structured answers are asked of an endpoint, where that was found out before."""
+        row = self._reader.execute("select structured from abilities where endpoint = ?", (endpoint,)).fetchone()
+        return None if row is None else row[0]
+
+    def spent(self, run: str) -> Spent:
+        """What a run has used so far."""
+        sums = "count(*), coalesce(sum(tokens), 0), coalesce(sum(cost), 0)"
+        return Spent(*self._reader.execute(f"select {sums} from calls where run = ?", (run,)).fetchone())
+
+    def habit(self, model: str, role: str) -> Habit | None:
+        """What this role's answered calls of a model have been like; None without any."""
+        row = self._reader.execute(
+            "select count(*), sum(prompt_tokens), sum(bytes), sum(completion_tokens) from calls "
+            "where model = ? and role = ? and prompt_tokens is not null and completion_tokens is not null",
+            (model, role),
+        ).fetchone()
+        calls, prompt, size, completion = row
+        return Habit(calls, prompt / size, completion / calls) if calls else None
+
+    def next_id(self) -> int:
+        """A number for a claim, unlike those of other processes."""
+        self._ids += 1
+        return self._ids
+
+    async def claim(self, claim: Claim) -> None:
+        """Durable before the request is sent."""
+        await self._write((CLAIM, claim))
+
+    async def settle(
+        self, claim: Claim, state: str, tokens: int, cost: float, usage: tuple[int | None, int | None], raw: str | None
+    ) -> None:
+        """What became of a claim, with the response where there is one; durable before anyone sees it."""
+        statements: list[tuple[str, tuple[Any, ...]]] = [(SETTLE, (state, tokens, cost, *usage, claim.id))]
+        if raw is not None:
+            statements.append((ANSWER, (claim.key, raw)))
+        await self._write(*statements)
+
+    async def learn(self, endpoint: str, structured: str) -> None:
+        """Remember how structured answers are asked of an endpoint."""
+        await self._write((ABILITY, (endpoint, structured)))
+
+    async def _write(self, *statements: tuple[str, tuple[Any, ...]]) -> None:
+        if self.failed is not None:
+            raise self.failed
+        loop = asyncio.get_running_loop()
+        written = loop.create_future()
+        self._queue.put((statements, written, loop))
+        await written
+
+    def _work(self) -> None:
+        """The writing thread: commit all that waits, then tell those who wait."""
+        while (first := self._queue.get()) is not None:
+            batch, last = [first], False
+            with contextlib.suppress(queue.Empty):
+                while len(batch) < MOST and not last:
+                    entry = self._queue.get_nowait()
+                    last = entry is None
+                    if entry is not None:
+                        batch.append(entry)
+            self._commit(batch)
+            if last:
+                return
+
+    def _commit(self, batch: list[Any]) -> None:
+        error = self.failed
+        if error is None:
+            try:
+                with self._explained():
+                    groups: dict[str, list[tuple[Any, ...]]] = {}
+                    for statements, _, _ in batch:
+                        for statement, values in statements:
+                            groups.setdefault(statement, []).append(values)
+                    self._writer.execute("begin immediate")
+                    # A claim stands before what settles it: CLAIM is always the first of a call.
+                    for statement in sorted(groups, key=(CLAIM, SETTLE, ANSWER, ABILITY).index):
+                        self._writer.executemany(statement, groups[statement])
+                    self._writer.execute("commit")
+            except EndpointError as found:
+                # What was not committed is told to nobody, and nothing is written any more.
+                self.failed = error = found
+        for loop in {id(loop): loop for _, _, loop in batch}.values():
+            waiting = [written for _, written, other in batch if other is loop]
+            with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits
+                loop.call_soon_threadsafe(tell, waiting, error)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise EndpointError(
+                f"{self.path}: answers cannot be stored: {error}; nothing more was sent; free space, make it writable "
+                "or name another --endpoint.store, and repeat the command: it goes on where it was cut"
+            ) from error
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection as every user of the file needs it."""
+    connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+    connection.execute("pragma journal_mode = wal")
+    connection.execute("pragma synchronous = full")
+    return connection
+
+
+def tell(waiting: list["asyncio.Future[None]"], error: Exception | None) -> None:
+    """Wake those whose statements are durable, or say why they are not."""
+    for written in waiting:
+        if written.done():
+            continue
+        if error is None:
+            written.set_result(None)
+        else:
+            written.set_exception(error)

@@ -1,0 +1,115 @@
+import json
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+
+import pytest
+from llm_examples import Verdict, endpoint_of, question
+
+from askwell.llm import chat
+from askwell.llm.chat import Answer, Failure, Request
+
+
+def response(content="hello", finish="stop", **fields):
+    message = {"role": "assistant", "content": content, **fields}
+    value = {
+        "choices": [{"message": message, "finish_reason": finish}],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 3},
+    }
+    return json.dumps(value).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "text"),
+    [
+        (response(), "ok", "hello"),
+        (response("cut of", "length"), "length", "cut of"),
+        (response("", "content_filter"), "content_filter", ""),
+        (response(""), "empty", ""),
+        (response(" \n"), "empty", " \n"),
+        (response(None), "empty", ""),
+        (response(None, refusal="I cannot."), "refusal", "I cannot."),
+    ],
+)
+def test_an_answer_is_stored_as_what_it_is(body, kind, text):
+    assert chat.read(200, {}, body) == Answer(text, kind, 7, 3)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "retry", "fatal"),
+    [
+        (200, b'{"choices": [{"mess', "torn", True, False),
+        (200, b"\xff\xfe", "torn", True, False),
+        (200, b"[]", "torn", True, False),
+        (200, b'{"choices": []}', "torn", True, False),
+        (200, b'{"error": {"message": "overloaded"}}', "error_body", True, False),
+        (400, b"too long", "refused", False, False),
+        (422, b"what?", "refused", False, False),
+        (401, b"no key", "unauthorized", False, True),
+        (404, b"no model", "not_found", False, True),
+        (429, b"slow down", "throttled", True, False),
+        (429, b'{"error": {"code": "insufficient_quota"}}', "quota", False, True),
+        (500, b"", "server", True, False),
+        (502, b"", "server", True, False),
+        (503, b"", "unavailable", True, False),
+        (301, b"", "refused", False, False),
+    ],
+)
+def test_a_failure_says_whether_another_attempt_can_help(status, body, kind, retry, fatal):
+    found = chat.read(status, {}, body)
+    assert isinstance(found, Failure)
+    assert (found.kind, found.retry, found.fatal) == (kind, retry, fatal)
+
+
+def test_usage_that_is_no_count_is_no_usage():
+    body = json.loads(response())
+    for usage in (None, {}, {"prompt_tokens": -1, "completion_tokens": "3"}, {"prompt_tokens": True}, []):
+        body["usage"] = usage
+        found = chat.read(200, {}, json.dumps(body).encode())
+        assert (found.prompt_tokens, found.completion_tokens) == (None, None)
+
+
+now = datetime.now(timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"),
+    [
+        (None, 0, 0),
+        ("", 0, 0),
+        ("0", 0, 0),
+        ("-1", 0, 0),
+        ("1.5", 1.5, 1.5),
+        ("1e9", 60, 60),
+        ("inf", 60, 60),
+        ("-inf", 0, 0),
+        ("NaN", 0, 0),
+        ("soon", 0, 0),
+        (format_datetime(now + timedelta(seconds=30)), 20, 30),
+        (format_datetime(now - timedelta(days=1)), 0, 0),
+        (format_datetime(now + timedelta(days=9999)), 60, 60),
+        ("Wed, 99 Foo 2025 25:61:61 GMT", 0, 0),
+    ],
+)
+def test_a11_retry_after_is_never_slept_past_the_cap(text, least, most):
+    assert least <= chat.seconds_of(text) <= most
+
+
+def test_the_body_holds_what_the_recipe_says():
+    endpoint = endpoint_of(temperature=0.3, extra_body={"max_tokens": None, "max_completion_tokens": 9, "top_k": 5})
+    fields = chat.settings(endpoint, Verdict, "json_schema")
+    body = json.loads(chat.body_of(fields, Request(question(1), Verdict)))
+    assert body["model"] == "mock" and body["temperature"] == 0.3 and body["top_k"] == 5
+    assert "max_tokens" not in body and body["max_completion_tokens"] == 9
+    assert body["messages"] == list(question(1))
+    assert body["response_format"]["json_schema"]["schema"] == chat.schema_of(Verdict)
+    assert "response_format" not in chat.settings(endpoint, Verdict, "text")
+    assert "response_format" not in chat.settings(endpoint, None, "json_schema")
+
+
+def test_half_a_character_is_sent_as_an_escape():
+    request = Request(({"role": "user", "content": "a\ud800é"},))
+    assert json.loads(chat.body_of({}, request))["messages"][0]["content"] == "a\ud800é"
+
+
+def test_an_error_quotes_little_of_a_long_page():
+    assert len(chat.read(500, {}, b"<html>" * 10_000).detail) < 250
