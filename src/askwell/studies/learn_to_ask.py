@@ -6,7 +6,7 @@ split, and, as out of distribution, on the `dev` folder, more than half of whose
 policy has seen.
 
     data/          ingest train and dev, label both
-    graders/       reward: one kind of model, one half of the dialogues; judge: another kind, the other half and dev
+    graders/       reward: one kind of model, five eighths of the dialogues; judge: another kind, the other three
     reader/        a language model of dev's dialogues, which no policy has seen: how likely does it find a question?
     contrast/      question sets for dpo: what the expert did against utterances irrelevant to the dialogue
     base/ sft/ ... the rows, a folder a seed; sft starts from base, the others from sft
@@ -56,7 +56,7 @@ class Budget(NamedTuple):
 
 BUDGETS = {
     "small": Budget(1500, ScratchModel(vocabulary=2048, hidden=128, layers=3, heads=4), 3, 3, 0.5, 0.6, 100),
-    "full": Budget(None, ScratchModel(vocabulary=2048, hidden=128, layers=4, heads=4), 2, 3, 0.5, 1, 400),
+    "full": Budget(None, ScratchModel(vocabulary=2048, hidden=128, layers=4, heads=4), 2, 3, 0.5, 3, 1000),
 }
 DECODING = {"sampled": 1.0, "greedy": 0.0}
 SETS = {"test": "held-out dialogues of the training services", "dev": "out of distribution: the dev folder"}
@@ -157,13 +157,13 @@ def grader_steps(root: Path) -> Iterator[Step]:
     yield Step(
         "grader",
         fit,
-        recipes.GraderRecipe(input=(train,), kind="linear", fold="0/2", output=root / "graders" / "reward"),
+        recipes.GraderRecipe(input=(train, dev), kind="linear", fold="0-4/8", output=root / "graders" / "reward"),
         "the grader that will reward: reads the slots that a question asks for",
     )
     yield Step(
         "grader",
         fit,
-        recipes.GraderRecipe(input=(train, dev), kind="convolutional", fold="1/2", output=root / "graders" / "judge"),
+        recipes.GraderRecipe(input=(train, dev), kind="convolutional", fold="5-7/8", output=root / "graders" / "judge"),
         "the grader that evaluates: another kind of model, fitted on other dialogues",
     )
 
@@ -254,11 +254,12 @@ def rollout_recipe(recipe: StudyRecipe, root: Path, row: str, common: Mapping[st
             grader=root / "graders" / "reward",
             turns=96,
             group=6,
+            updates=2,
             max_new_tokens=32,
             scale="none",
             reward=Reward(mode=mode),
         ),
-        optimizer=Optimizer(learning_rate=2e-4),
+        optimizer=Optimizer(learning_rate=1e-4),
     )
 
 
@@ -276,7 +277,6 @@ def evaluation_steps(recipe: StudyRecipe, root: Path, row: str, seed: int) -> It
                 output=evaluation_of(root, row, seed, name, decoding),
                 limit=BUDGETS[recipe.budget].evaluated,
                 temperature=temperature,
-                samples=2 if temperature else 1,
                 seed=seed,
                 # A row that speaks so badly that the judge abstains belongs in the table, with its unscored share.
                 max_unscored=1.0,
