@@ -1,5 +1,24 @@
-"""Before any test loads torch: waiting threads spin for a moment only, as under `askwell.cli.call`."""
+"""For all tests: threads as under the command line, and no way out of this machine."""
 
 import os
+import socket
 
+import pytest
+
+# Before any test loads torch: waiting threads spin for a moment only, as under `askwell.cli.call`.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def loopback_only():
+    """Connections to anything but this machine fail, in this process."""
+    plain = socket.socket.connect
+
+    def connect(self, address):
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise OSError(f"a test tried to connect to {address}")
+        return plain(self, address)
+
+    socket.socket.connect = connect
+    yield
+    socket.socket.connect = plain

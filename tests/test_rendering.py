@@ -132,11 +132,12 @@ def test_the_system_prompt_knows_the_stop_marker(tmp_path, monkeypatch):
     text = rendering.system_prompt("policy", stop_marker="{stop_marker}!")
     assert text.count("{stop_marker}!") == 1
     assert rendering.system_prompt("", stop_marker=STOP) == ""
-    monkeypatch.setattr(texts, "PROMPTS", tmp_path)
-    (tmp_path / "wrong.md").write_text("Ask {name}, or say {stop_marker}.")
+    monkeypatch.setattr(texts, "TEXTS", tmp_path)
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "wrong.md").write_text("Ask {name}, or say {stop_marker}.")
     with pytest.raises(DataError, match=r"unknown placeholder '\{name\}'"):
         rendering.system_prompt("wrong", stop_marker=STOP)
-    (tmp_path / "mute.md").write_text("Ask.")
+    (tmp_path / "prompts" / "mute.md").write_text("Ask.")
     with pytest.raises(DataError, match="could not know how to stop"):
         rendering.system_prompt("mute", stop_marker=STOP)
 

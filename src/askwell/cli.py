@@ -93,7 +93,11 @@ def call(name: str, arguments: list[str]) -> int:
 
 def stage_of(name: str, recipe: Recipe) -> str:
     """The module that carries out a command."""
-    return METHODS[recipe.method] if isinstance(recipe, recipes.TrainRecipe) else COMMANDS[name].stage
+    if isinstance(recipe, recipes.TrainRecipe):
+        return METHODS[recipe.method]
+    if isinstance(recipe, recipes.LabelRecipe) and recipe.truth == "llm":
+        return "askwell.labelling.extraction"
+    return COMMANDS[name].stage
 
 
 def command_of(arguments: list[str]) -> tuple[str, list[str]]:

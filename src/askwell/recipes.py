@@ -78,6 +78,8 @@ class IngestRecipe(Recipe):
     """Share of rejected conversations above which the stage fails."""
     limit: int | None = Field(default=None, ge=1)
     """Read at most this many conversations."""
+    redact: bool = False
+    """Replace names, contacts, identifiers, dates, addresses and ages over 89 by placeholders such as [NAME]."""
 
 
 class Prices(Section):
@@ -154,10 +156,31 @@ class LabelRecipe(Recipe):
 
     input: Path
     """Run directory of `askwell ingest`."""
-    truth: Literal["acts", "ending"] = "acts"
-    """`acts`: exact truth from annotated dialogue acts. `ending`: the decision alone, from where the log ends."""
+    truth: Literal["acts", "ending", "llm"] = "acts"
+    """`acts`: exact truth from annotated dialogue acts. `ending`: the decision alone, from where the log ends. `llm`:
+    the same decision, and facts that the endpoint's model reads in what followed."""
     compat: Literal["as_released"] | None = None
     """`as_released` reproduces the published splitter: contexts of the current round only, a second stop turn."""
+    limit: int | None = Field(default=None, ge=1)
+    """Label at most this many conversations, the first ones: for a look at what an endpoint makes of them."""
+    endpoint: Endpoint | None = None
+    """Whose model reads the facts, for `truth: llm`."""
+    extraction: Literal["dialogue", "turn"] = "dialogue"
+    """`dialogue`: one call a conversation, sets of facts that can only shrink from turn to turn. `turn`: a call a turn,
+    as in the paper."""
+    domain: str = "medicine"
+    """What counts as a fact: a file of `askwell/texts/domains` by name."""
+
+    @model_validator(mode="after")
+    def _endpoint_for_llm(self) -> Self:
+        if (self.truth == "llm") != (self.endpoint is not None):
+            raise ValueError(
+                "truth 'llm' needs an endpoint, and no other truth takes one; give `--truth llm --endpoint.model NAME` "
+                "and where it is, `--endpoint.base_url URL`"
+            )
+        if self.truth == "llm" and self.compat:
+            raise ValueError("compat 'as_released' goes with truth 'ending' alone; leave it out")
+        return self
 
 
 class ContrastRecipe(Recipe):
@@ -267,6 +290,8 @@ class Rollouts(Section):
 
     grader: Path | None = None
     """Run directory of `askwell grader`: the one that rewards. Keep another one for evaluation."""
+    judge: Endpoint | None = None
+    """Or an endpoint whose model rewards, for truths in words (`label --truth llm`)."""
     turns: int = Field(default=48, ge=1)
     """Turns whose rollouts are drawn at once; those of a dialogue stand together and share their contexts."""
     group: int = Field(default=5, ge=2)
@@ -385,8 +410,10 @@ class EvaluateTurnsRecipe(Recipe):
     """Run directory of `askwell label`."""
     policy: str
     """Checkpoint directory or Hugging Face name of the policy."""
-    grader: Path
+    grader: Path | None = None
     """Run directory of `askwell grader`: the one that evaluates."""
+    judge: Endpoint | None = None
+    """Or an endpoint whose model evaluates, for truths in words (`label --truth llm`)."""
     second_grader: Path | None = None
     """Another grader, for the agreement of the two on the same replies."""
     reader: str | None = None

@@ -50,6 +50,8 @@ class Conversation(Record):
     messages: tuple[Message, ...]
     goal: str | None = None
     outcome: str | None = None
+    redacted: bool = False
+    """Whether ingest replaced what points to a person by placeholders."""
 
 
 class Target(Record):
@@ -81,6 +83,8 @@ class Turn(Record):
     target: Target | None = None
     service: str | None = None
     known: tuple[str, ...] = ()
+    redacted: bool = False
+    """That of its conversation."""
 
 
 class Reply(Record):

@@ -203,6 +203,12 @@ def records_file(path: Path, *, made_by: str) -> Path:
     return file
 
 
+def redacted(path: Path) -> bool:
+    """Whether the conversations or turns of a finished run were redacted when they were read."""
+    with (path / "records.jsonl").open("rb") as file:
+        return bool(json.loads(file.readline() or b"{}").get("redacted", False))
+
+
 def require(path: Path, *, made_by: str) -> None:
     """Refuse `path` unless it is a finished run of `made_by`."""
     if not path.is_dir():

@@ -112,9 +112,8 @@ class Chatter:
 def recipe_of(directory: Path, **fields: object) -> EvaluateTurnsRecipe:
     """A recipe whose runs lie in `directory`."""
     given = {"output": "out", "input": "labelled", "grader": "grader", "policy": "a/policy"} | fields
-    paths = {name: directory / str(given[name]) for name in ("output", "input", "grader")}
-    if "second_grader" in given:
-        paths["second_grader"] = directory / str(given["second_grader"])
+    names = ("output", "input", "grader", "second_grader")
+    paths = {name: directory / str(given[name]) for name in names if given.get(name) is not None}
     return EvaluateTurnsRecipe.model_validate({**given, **paths})
 
 

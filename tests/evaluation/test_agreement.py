@@ -6,8 +6,8 @@ import pytest
 from evaluation_examples import REPLIES, STOP, TURNS, Chatter, WordGrader, turn
 
 from askwell.evaluation.agreement import Opinion, agreement, perplexities
-from askwell.evaluation.grades import graded
 from askwell.evaluation.metrics import expert_replies, figures
+from askwell.grading.grades import graded
 from askwell.records import Reply
 
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from askwell.errors import DataError
 from askwell.evaluation import report
-from askwell.evaluation.grades import graded
 from askwell.evaluation.metrics import MEANING, expert_replies, figures
+from askwell.grading.grades import graded
 from askwell.records import Reply
 from askwell.statistics import Estimate
 

@@ -7,8 +7,8 @@ from evaluation_examples import REPLIES, STOP, TURNS, WordGrader, turn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from askwell.evaluation.grades import graded
 from askwell.evaluation.metrics import MEANING, expert_replies, figures
+from askwell.grading.grades import graded
 from askwell.records import Grade, Reply
 
 # (value, scored, unscored), from TURNS and REPLIES with pencil and paper.

@@ -9,7 +9,9 @@ from evaluation_examples import STOP, TURNS, Chatter, WordGrader, finished_run, 
 from askwell import jsonl, runs
 from askwell.errors import DataError, RecipeError
 from askwell.evaluation import report, turns
+from askwell.mock_endpoint import MockEndpoint
 from askwell.records import Grade, Reply
+from served import served
 
 OTHERS = [
     turn("a#2", "continue", ("city",)).model_copy(update={"split": "train"}),
@@ -169,3 +171,20 @@ def test_silent_policy_has_no_questions_to_score(world):
     found = report.load(output)["figures"]
     assert (counts["questions"], found["WA"]["value"], found["WA all"]["value"]) == (0, None, 0)
     assert (found["WS"]["value"], found["WC"]["value"]) == (1, 0)
+
+
+def test_a_judge_behind_an_endpoint_evaluates(world):
+    mock = MockEndpoint(lambda body: '{"reason": "read", "questions": "one", "match": "related"}')
+    with served(mock) as url:
+        output, counts = evaluate(world, grader=None, judge={"model": "mock", "base_url": url})
+    grades = list(jsonl.read(output / "records.jsonl", Grade))
+    asked = [grade for grade in grades if grade.reason == "read"]
+    assert asked and all((grade.content_score, grade.reward) == (0.5, 3.0) for grade in asked)
+    assert counts["replies"] == 18 and mock.ledger.paid == len(mock.ledger.paid_by_body)
+    assert report.load(output)["expert"]["WA"]["value"] == 0.5
+
+
+@pytest.mark.parametrize("fields", [{"grader": None}, {"judge": {"model": "mock"}}])
+def test_one_grader_evaluates(world, fields):
+    with pytest.raises(RecipeError, match="one grader evaluates"):
+        evaluate(world, **fields)

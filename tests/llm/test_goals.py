@@ -3,10 +3,10 @@
 import asyncio
 import json
 import random
+import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
 from email.utils import formatdate
@@ -20,32 +20,11 @@ from llm_examples import Verdict, client_of, endpoint_of, judge_all, question, v
 from askwell.errors import EndpointError
 from askwell.llm import chat, stage
 from askwell.llm.chat import Request
-from askwell.llm.client import ALIKE, Failed
+from askwell.llm.client import ALIKE, Client, Failed
 from askwell.llm.store import Store
+from askwell.llm.transport import InProcess
 from askwell.mock_endpoint import Faults, MockEndpoint, body_key
-
-
-@contextmanager
-def served(mock):
-    """The endpoint over HTTP, from a thread of its own."""
-    loop, ready, url = asyncio.new_event_loop(), threading.Event(), []
-
-    async def serve():
-        async with mock.serve() as base_url:
-            url.append(base_url)
-            ready.set()
-            await stopped
-
-    stopped = loop.create_future()
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    ready.wait(10)
-    try:
-        yield url[0]
-    finally:
-        loop.call_soon_threadsafe(stopped.set_result, None)
-        thread.join()
-        loop.close()
+from served import served
 
 
 @contextmanager
@@ -239,9 +218,6 @@ def test_a8_calls_that_never_answer_cost_one_timeout(tmp_path):
 
     async def go():
         store = Store(tmp_path / "hanging" / "answers.sqlite")
-        from askwell.llm.client import Client
-        from askwell.llm.transport import InProcess
-
         client = Client(endpoint_of(), store, run="r", transport=InProcess(mock.send), floor=floor, pause=0.002)
         spool = stage.Spool(tmp_path / "hanging" / "spool.jsonl")
 
@@ -429,3 +405,17 @@ def test_a_stage_stops_as_soon_as_its_limit_is_surely_passed(tmp_path):
 
 def test_failed_says_its_class():
     assert str(Failed("torn", "half a line")) == "torn: half a line"
+
+
+def test_a21_no_test_reaches_beyond_this_machine(tmp_path):
+    with pytest.raises(OSError, match="a test tried to connect"):
+        socket.create_connection(("192.0.2.1", 80), timeout=1)
+
+    async def go():
+        store = Store(tmp_path / "answers.sqlite")
+        endpoint = endpoint_of(base_url="http://192.0.2.1/v1")
+        async with Client(endpoint, store, run="r", pause=0.001) as client:
+            await client.complete(Request(question(1)))
+
+    with pytest.raises(EndpointError, match=r"192\.0\.2\.1"):
+        asyncio.run(go())

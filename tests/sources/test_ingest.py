@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from askwell.errors import DataError
 from askwell.recipes import IngestRecipe, Shares
 from askwell.records import Conversation
 from askwell.sources import ingest
-from askwell.sources.drafts import Rejected
+from askwell.sources.drafts import Rejected, quoted
 
 SGD = Path(__file__).parents[3] / "shared" / "data" / "sgd"
 MESSAGES = [{"role": "user", "content": "My head hurts."}, {"role": "assistant", "content": "Since when?"}]
@@ -110,6 +111,73 @@ def test_three_rejections_of_a_reason_are_logged(tmp_path, caplog):
         *(f"logs.jsonl:{number}" for number in (2, 3, 4)),
         "logs.jsonl:7",
     ]
+
+
+PRIVATE = [
+    {"role": "user", "content": "My name is Jane Roe, call 555-123-4567."},
+    {"role": "assistant", "content": "Jane, since when? Since 01/10/09?"},
+]
+
+
+def test_redacted_conversations_say_so_and_are_counted(tmp_path):
+    content = b"\n".join([line("a", messages=PRIVATE, goal="Help Roe", outcome="jane@x.com"), line("b")])
+    counts, (a, b), _ = ingested(tmp_path, content, redact=True)
+    assert [message.content for message in a.messages] == [
+        "My name is [NAME], call [PHONE].",
+        "[NAME], since when? Since [DATE]?",
+    ]
+    assert (a.goal, a.outcome, a.redacted, b.redacted) == ("Help [NAME]", "[EMAIL]", True, True)
+    assert counts["redacted"] == {"NAME": 3, "PHONE": 1, "DATE": 1, "EMAIL": 1}
+    plain, (a, _), _ = ingested(tmp_path, content, out="plain")
+    assert "redacted" not in plain
+    assert a.messages[0].content == PRIVATE[0]["content"]
+    assert b"redacted" not in (tmp_path / "plain" / "records.jsonl").read_bytes()
+
+
+def test_redacted_groups_stay_groups_and_keep_their_split(tmp_path):
+    content = b"\n".join(line(f"c{i}", group=f"p{i % 9}@x.com" if i % 2 else f"g{i % 9}") for i in range(90))
+    _, plain, _ = ingested(tmp_path, content, out="plain")
+    _, redacted, _ = ingested(tmp_path, content, redact=True)
+    assert [conversation.split for conversation in redacted] == [conversation.split for conversation in plain]
+    pairs = {(before.group, after.group) for before, after in zip(plain, redacted, strict=True)}
+    assert len(pairs) == len({before for before, _ in pairs}) == len({after for _, after in pairs}) == 18
+    assert all(("@" in before) != (before == after) for before, after in pairs)
+
+
+def test_what_is_quoted_of_the_rejected_is_redacted(tmp_path, caplog):
+    spoken = "x" * 150 + "\\nDr. M\\u00fcller, jane.doe@example.com, " + "y" * 150
+    bad = [
+        b'{"messages": "Dr. Kumar, jane@x.com"}',
+        f'{{"messages": [{spoken}'.encode(),
+        line("p1@x.com"),
+        line("p1@x.com", messages=PRIVATE),
+        line("cut", messages=[{"role": "Dr. Kumar", "content": "w " * 45 + "jane.doe@example.com " + "w " * 45}]),
+    ]
+    with caplog.at_level(logging.WARNING):
+        _, _, rejected = ingested(tmp_path, b"\n".join(bad), redact=True, max_rejected=0.9)
+    assert [r.reason for r in rejected] == ["no messages", "malformed JSON", "duplicate id", "unknown role"]
+    assert rejected[0].quote == '"Dr. [NAME], [EMAIL]"'
+    assert rejected[2].detail == "'[EMAIL]' stands at logs.jsonl:3 already"
+    for text in [caplog.text, (tmp_path / "out" / "rejected.jsonl").read_text()]:
+        for private in ("Kumar", "ller", "@", "jane", "Jane", "Roe", "555"):
+            assert private not in text
+
+
+@pytest.mark.parametrize("at", range(70))
+def test_no_half_of_an_address_is_quoted(at):
+    whole = "wird " * 30 + "jane.doe@example.com" + " wird" * 60
+    for cut in (quoted(whole, at=230 + at), quoted("." * at + whole)):
+        rejected = Rejected(file="f", place="1", reason="r", detail="d", quote=cut)
+        quote = ingest.redacted(rejected, Counter()).quote
+        assert not re.search("ja|ne|do|ex|mp|le|om", quote)
+        assert "wird wird" in quote
+
+
+def test_a_failure_for_too_many_rejected_is_redacted(tmp_path):
+    with pytest.raises(DataError) as error:
+        ingested(tmp_path, b'["jane@x.com"]', redact=True)
+    assert "[EMAIL]" in str(error.value)
+    assert "jane" not in str(error.value)
 
 
 # What the input may hold: good lines, and every kind of bad one, by the reason that it must be rejected for.

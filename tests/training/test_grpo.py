@@ -1,6 +1,8 @@
 """Reinforcement learning: what a rollout is worth, which are left out, and a cut run that ends as one that was not."""
 
 import itertools
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,12 @@ from training_examples import finished_run, metrics, recipe, turns
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from askwell import runs, weights
-from askwell.errors import DataError, RecipeError
+from askwell.errors import DataError, EndpointError, RecipeError
 from askwell.grading.slots import SlotGrader
+from askwell.mock_endpoint import MockEndpoint
 from askwell.records import Target
 from askwell.training import grpo, loop, rollouts, scoring, sft
+from served import served
 
 METHODS = ("grpo", "gspo", "cispo", "rloo")
 
@@ -162,7 +166,7 @@ def test_an_unscored_rollout_is_left_out_of_its_groups_mean(start, tmp_path, mon
     """Rewards 3, none, 0, 0: a mean of 1 over three, and no advantage for the one without."""
     wanted = rolled(start, tmp_path / "run", method=method, scale="none", turns=1, epochs=0.01)
     monkeypatch.setattr(rollouts, "sample", lambda *a, **k: [[[7], [8], [9], [10]]])
-    monkeypatch.setattr(grpo.Judge, "rewards", lambda self, grades: [3.0, None, 0.0, 0.0])
+    monkeypatch.setattr(grpo.Rewarder, "rewards", lambda self, grades: [3.0, None, 0.0, 0.0])
     seen = []
     made = rollouts.TreeTrainer._generate_and_score_completions
 
@@ -197,7 +201,7 @@ def test_without_the_decisions_reward_only_turns_with_a_question_are_trained_on(
     ("change", "message"),
     [
         ({"model": "scratch"}, "starts from a policy that can already ask; train one with `--method sft`"),
-        ({"rollouts": {}}, "needs a grader to reward rollouts; name the output of `askwell grader`"),
+        ({"rollouts": {}}, "needs one grader to reward rollouts; name the output of `askwell grader`"),
         ({"rollouts": {"turns": 5, "updates": 2}}, "turns 5 cannot be shared by 2 updates; make it a multiple"),
     ],
 )
@@ -222,3 +226,33 @@ def test_a_checkpoint_is_never_made_in_the_middle_of_a_draw(start, tmp_path):
     args = rollouts.arguments(wanted, runs.Run(tmp_path, resumed=False), steps=12)
     assert args.save_steps == 6
     assert loop.COMPLETE
+
+
+def judge_of_cities(body):
+    """Direct where the reply names the city, as many questions as it has marks."""
+    reply = re.findall(r"<data (\w+)>\n(.*?)\n</data \1>", body["messages"][1]["content"], re.DOTALL)[-1][1]
+    match = "direct" if "city" in reply.lower() else "neither"
+    return json.dumps({"reason": "read", "questions": "one" if "?" in reply else "none", "match": match})
+
+
+def test_a_judge_behind_an_endpoint_rewards(start, tmp_path):
+    source, policy, _ = start
+    mock = MockEndpoint(judge_of_cities)
+    with served(mock) as url:
+        settings = {"judge": {"model": "mock", "base_url": url}, "turns": 6, "group": 4, "max_new_tokens": 12}
+        wanted = recipe(source, tmp_path / "run", method="grpo", model=str(policy / "checkpoint"), rollouts=settings)
+        runs.carry_out(grpo, wanted, "train")
+    lines = metrics(tmp_path / "run")
+    assert lines and all(0 <= line["unscored"] <= 1 for line in lines)
+    assert mock.ledger.paid == len(mock.ledger.paid_by_body) > 0
+    assert (tmp_path / "answers.sqlite").exists()
+
+
+def test_j5_a_judge_that_fails_stops_the_training_and_rewards_nothing(start, tmp_path):
+    source, policy, _ = start
+    with served(MockEndpoint(lambda body: "I cannot say.")) as url:
+        settings = {"judge": {"model": "mock", "base_url": url}, "turns": 6, "group": 4, "max_new_tokens": 12}
+        wanted = recipe(source, tmp_path / "run", method="grpo", model=str(policy / "checkpoint"), rollouts=settings)
+        with pytest.raises(EndpointError, match="max_unscored 2%"):
+            runs.carry_out(grpo, wanted, "train")
+    assert not (tmp_path / "run" / "manifest.json").exists()

@@ -7,7 +7,9 @@ expert, graded by the same grader: the ceiling that this grader allows.
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +17,14 @@ from askwell import jsonl, runs, weights
 from askwell.errors import DataError, RecipeError
 from askwell.evaluation import report, sampling
 from askwell.evaluation.agreement import Agreement, Opinion, agreement, perplexities
-from askwell.evaluation.grades import Grader, check_unscored, graded, reply_counts
 from askwell.evaluation.metrics import expert_replies, figures, truth
+from askwell.evaluation.unscored import check_unscored, reply_counts
 from askwell.generation import LocalPolicy
+from askwell.grading.grades import Grader, graded
+from askwell.grading.judge import Judge
 from askwell.grading.slots import SlotGrader
+from askwell.llm.client import permit
+from askwell.llm.store import store_of
 from askwell.recipes import EvaluateTurnsRecipe
 from askwell.records import Grade, Reply, Turn
 from askwell.statistics import Estimate
@@ -57,7 +63,6 @@ def run(recipe: EvaluateTurnsRecipe, run: runs.Run) -> dict[str, object]:
     """Draw, grade, report; returns counts."""
     selected = select(recipe)
     turns = selected.turns
-    grader = SlotGrader.load(recipe.grader / "checkpoint")
     second = SlotGrader.load(recipe.second_grader / "checkpoint") if recipe.second_grader else None
     replies = sampling.draw(
         turns,
@@ -67,12 +72,13 @@ def run(recipe: EvaluateTurnsRecipe, run: runs.Run) -> dict[str, object]:
     )
     place = {turn.id: i for i, turn in enumerate(turns)}
     replies = sorted(replies, key=lambda reply: (place[reply.turn_id], reply.sample))
-    grades = graded(turns, replies, grader, stop_marker=recipe.stop_marker)
-    jsonl.write(run.records, grades)
-    check_unscored(turns, grades, recipe)
-    log.info("%d replies graded; intervals and report", len(grades))
     experts = expert_replies(turns, recipe.stop_marker)
-    expert_grades = graded(turns, experts, grader, stop_marker=recipe.stop_marker)
+    with grading(recipe) as grade:
+        grades = grade(turns, replies)
+        jsonl.write(run.records, grades)
+        check_unscored(turns, grades, recipe)
+        log.info("%d replies graded; intervals and report", len(grades))
+        expert_grades = grade(turns, experts)
     counts = {**counts_of(selected), **reply_counts(grades)}
     value = report.build(
         figures(turns, grades, stop_marker=recipe.stop_marker, seed=recipe.seed),
@@ -85,13 +91,37 @@ def run(recipe: EvaluateTurnsRecipe, run: runs.Run) -> dict[str, object]:
     return counts
 
 
+@contextmanager
+def grading(recipe: EvaluateTurnsRecipe) -> Iterator[Callable[[Sequence[Turn], Sequence[Reply]], list[Grade]]]:
+    """The recipe's grader, or its judge for as long as it is needed."""
+    if recipe.judge is not None:
+        store, name = store_of(recipe.judge, recipe.output), str(recipe.output.resolve())
+        judge = Judge(recipe.judge, store, run=name, stop_marker=recipe.stop_marker)
+        try:
+            yield judge.graded
+        finally:
+            log.info("the judge: %s", judge.client.account())
+            judge.close()
+        return
+    assert recipe.grader is not None
+    yield partial(graded, grader=SlotGrader.load(recipe.grader / "checkpoint"), stop_marker=recipe.stop_marker)
+
+
 def check(recipe: EvaluateTurnsRecipe) -> None:
     """Refuse before anything is drawn what would fail after hours."""
+    if (recipe.grader is None) == (recipe.judge is None):
+        raise RecipeError(
+            "one grader evaluates: name the output of `askwell grader` with --grader, or an endpoint with "
+            "--judge.model and --judge.base_url"
+        )
     runs.require(recipe.input, made_by=LABEL)
-    runs.require(recipe.grader, made_by=GRADER)
+    if recipe.judge is not None:
+        permit(recipe.judge, redacted=runs.redacted(recipe.input), what=recipe.input)
+    if recipe.grader is not None:
+        runs.require(recipe.grader, made_by=GRADER)
     if recipe.second_grader is not None:
         runs.require(recipe.second_grader, made_by=GRADER)
-        if recipe.second_grader.resolve() == recipe.grader.resolve():
+        if recipe.grader is not None and recipe.second_grader.resolve() == recipe.grader.resolve():
             raise RecipeError(
                 f"second_grader {str(recipe.second_grader)!r} is the grader itself, which agrees with itself; "
                 "name the output of another `askwell grader`, or leave it out"

@@ -19,6 +19,7 @@ A continue turn whose facts come out empty has nothing to be scored against: dro
 only, and a log that ends on the expert's words yields a second stop turn whose whole context is those words.
 """
 
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -68,7 +69,7 @@ def plan(recipe: LabelRecipe) -> dict[str, object]:
 def run(recipe: LabelRecipe, run: runs.Run) -> dict[str, object]:
     """Label every conversation; returns counts of turns kept, dropped and passed over, by reason."""
     counts: Counter[str] = Counter()
-    conversations = runs.records_of(recipe.input, Conversation, made_by=MADE_BY)
+    conversations = itertools.islice(runs.records_of(recipe.input, Conversation, made_by=MADE_BY), recipe.limit)
     written = jsonl.write(run.records, _labelled(conversations, recipe, counts))
     if not written:
         raise DataError(f"{recipe.input}: no turn could be labelled with truth {recipe.truth!r}: {dict(counts)}")
@@ -201,6 +202,7 @@ def _turn(conversation: Conversation, plain: tuple[Message, ...], found: Found) 
         target=found.target,
         service=found.service,
         known=found.known,
+        redacted=conversation.redacted,
     )
 
 

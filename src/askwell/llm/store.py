@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from askwell.errors import EndpointError
+from askwell.recipes import Endpoint
 
 SCHEMA = """
 create table if not exists answers (key text primary key, body text not null) without rowid;
@@ -59,35 +60,36 @@ class Spent(NamedTuple):
     cost: float
 
 
+class Line(NamedTuple):
+    """y = at_zero + slope * x."""
+
+    at_zero: float
+    slope: float
+
+    def at(self, x: float) -> float:
+        return max(0.0, self.at_zero + self.slope * x)
+
+
 class Habit(NamedTuple):
-    """What the calls of a role have been like: their number, and tokens a byte of prompt and an answer."""
+    """What the calls of a role have been like: tokens over the bytes of the prompt."""
 
     calls: int
-    per_byte: float
-    completion: float
+    prompt: Line
+    completion: Line
 
 
-class Store:
-    """The file. Reads happen at once in the caller's thread; what is written is awaited until it is durable."""
+class Answers:
+    """The file, to read from; an empty one where there is none."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.failed: EndpointError | None = None
-        self._ids = random.SystemRandom().getrandbits(61)
-        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        with self._explained():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = connect(path)
-            self._writer.executescript(SCHEMA)
+        if path.is_file():
             self._reader = connect(path)
-        self._thread = threading.Thread(target=self._work, name="answers", daemon=True)
-        self._thread.start()
+        else:
+            self._reader = sqlite3.connect(":memory:", check_same_thread=False)
+            self._reader.executescript(SCHEMA)
 
     def close(self) -> None:
-        """Write what waits, then let the file go."""
-        self._queue.put(None)
-        self._thread.join()
-        self._writer.close()
         self._reader.close()
 
     def answer(self, key: str) -> str | None:
@@ -107,13 +109,51 @@ class Store:
 
     def habit(self, model: str, role: str) -> Habit | None:
         """What this role's answered calls of a model have been like; None without any."""
+        sums = ", ".join(
+            f"sum({term})"
+            for term in ("1.0", "bytes", "bytes * bytes", "prompt_tokens", "bytes * prompt_tokens", "completion_tokens")
+        )
         row = self._reader.execute(
-            "select count(*), sum(prompt_tokens), sum(bytes), sum(completion_tokens) from calls "
+            f"select {sums}, sum(bytes * completion_tokens) from calls "
             "where model = ? and role = ? and prompt_tokens is not null and completion_tokens is not null",
             (model, role),
         ).fetchone()
-        calls, prompt, size, completion = row
-        return Habit(calls, prompt / size, completion / calls) if calls else None
+        count, x, xx, prompt, x_prompt, completion, x_completion = row
+        if not count:
+            return None
+        return Habit(int(count), line(count, x, xx, prompt, x_prompt), line(count, x, xx, completion, x_completion))
+
+
+def line(count: float, x: float, xx: float, y: float, xy: float) -> Line:
+    """Least squares from sums; level where x never varied."""
+    spread = xx - x * x / count
+    slope = (xy - x * y / count) / spread if spread > 1e-6 * xx else 0.0
+    return Line((y - slope * x) / count, slope)
+
+
+class Store(Answers):
+    """The file, to write to. Reads happen at once in the caller's thread; what is written is awaited until it is
+    durable."""
+
+    def __init__(self, path: Path) -> None:
+        self.failed: EndpointError | None = None
+        self._ids = random.SystemRandom().getrandbits(61)
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.path = path
+        with self._explained():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = connect(path)
+            self._writer.executescript(SCHEMA)
+        super().__init__(path)
+        self._thread = threading.Thread(target=self._work, name="answers", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what waits, then let the file go."""
+        self._queue.put(None)
+        self._thread.join()
+        self._writer.close()
+        super().close()
 
     def next_id(self) -> int:
         """A number for a claim, unlike those of other processes."""
@@ -190,6 +230,11 @@ class Store:
                 f"{self.path}: answers cannot be stored: {error}; nothing more was sent; free space, make it writable "
                 "or name another --endpoint.store, and repeat the command: it goes on where it was cut"
             ) from error
+
+
+def store_of(endpoint: Endpoint, output: Path) -> Path:
+    """Where a run's answers are kept: as the recipe says, else beside the run directory, for all runs there."""
+    return endpoint.store or output.parent / "answers.sqlite"
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -2,13 +2,16 @@
 
 Reads a file, or all files of the format under a folder in the order of their names (hidden ones aside). Writes
 records.jsonl (Conversation) and rejected.jsonl (Rejected): what stands in the input is in one or the other. Groups
-go to train, dev and test by their hash, so that a split never depends on order, machine or what else is read.
+go to train, dev and test by their hash, so that a split never depends on order, machine or what else is read. With
+`redact`, both files hold redacted text alone; the split is that of the group as it was.
 """
 
 import hashlib
+import json
 import logging
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,14 +21,18 @@ from askwell.errors import DataError
 from askwell.recipes import IngestRecipe, Shares
 from askwell.records import Conversation, Split
 from askwell.runs import Run
-from askwell.sources.drafts import Draft, Fault, Rejected, check
+from askwell.sources.drafts import QUOTE, Draft, Fault, Rejected, check, printable
 from askwell.sources.formats import FORMATS, files_of
+from askwell.sources.redaction import redact_all, redact_conversation
 
 log = logging.getLogger(__name__)
 
 REJECTED = "rejected.jsonl"
 SHOWN = 3
 """Rejections of one reason that are logged; all are in rejected.jsonl."""
+# In a quote: JSON's escapes, and what its ends may have cut in two. Both hide an address or a name.
+ESCAPE = re.compile(r"\\(?:[nrt]|u[0-9a-fA-F]{4})")
+CUT = re.compile(r"\A[\w.@+%'’/-]+|[\w.@+%'’/-]+\Z")
 
 
 class Tally:
@@ -36,6 +43,7 @@ class Tally:
         self.splits: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
+        self.redacted: Counter[str] = Counter()
         self.first: dict[str, Rejected] = {}
 
     def accept(self, conversation: Conversation) -> None:
@@ -94,7 +102,7 @@ def run(recipe: IngestRecipe, run: Run) -> dict[str, object]:
     """Write what is accepted and what is rejected. Started again, it starts over: reading is cheap."""
     tally = Tally()
     jsonl.write(run.records, accepted(recipe, tally, run.path / REJECTED))
-    return tally.counts()
+    return tally.counts() | ({"redacted": dict(tally.redacted.most_common())} if recipe.redact else {})
 
 
 def accepted(recipe: IngestRecipe, tally: Tally, rejected: Path) -> Iterator[Conversation]:
@@ -102,6 +110,8 @@ def accepted(recipe: IngestRecipe, tally: Tally, rejected: Path) -> Iterator[Con
     temporary = rejected.with_name(f".{rejected.name}.tmp")
     with temporary.open("wb") as file:
         for found in sifted(recipe, tally.notes):
+            if recipe.redact:
+                found = redacted(found, tally.redacted)
             if isinstance(found, Rejected):
                 tally.reject(found)
                 file.write(jsonl.dump(found))
@@ -159,6 +169,22 @@ def validated(draft: Draft, recipe: IngestRecipe, seen: dict[str, str]) -> Conve
             "outcome": draft.outcome,
         }
     )
+
+
+def redacted(found: Conversation | Rejected, counts: Counter[str]) -> Conversation | Rejected:
+    """What is written of a conversation or a rejection; adds up what was replaced in conversations."""
+    if isinstance(found, Rejected):
+        (detail, quote), _ = redact_all([found.detail, whole_words(found.quote)])
+        return found.model_copy(update={"detail": detail, "quote": quote})
+    conversation, kinds = redact_conversation(found)
+    counts.update(kinds)
+    return conversation
+
+
+def whole_words(quote: str) -> str:
+    """A quote with its escapes read, and without its ends where they may be half a word."""
+    text = printable(ESCAPE.sub(lambda found: json.loads(f'"{found[0]}"'), quote))
+    return CUT.sub("…", text) if len(quote) >= QUOTE // 2 else text
 
 
 def split_of(group: str, shares: Shares) -> Split:

@@ -4,13 +4,24 @@ from pathlib import Path
 
 from askwell.errors import RecipeError
 
-PROMPTS = Path(__file__).parent / "prompts"
+TEXTS = Path(__file__).parent
 
 
 def prompt_file(name: str) -> Path:
     """The file of a prompt by name. Raises RecipeError with the names that exist."""
-    file = PROMPTS / f"{name}.md"
+    return file_of(name, "prompt")
+
+
+def domain_file(name: str) -> Path:
+    """The file that says what counts as a fact in a domain. Raises RecipeError with the names that exist."""
+    return file_of(name, "domain")
+
+
+def file_of(name: str, kind: str) -> Path:
+    """The file of a text by its name and kind."""
+    folder = TEXTS / f"{kind}s"
+    file = folder / f"{name}.md"
     if not file.is_file():
-        known = ", ".join(sorted(path.stem for path in PROMPTS.glob("*.md")))
-        raise RecipeError(f"prompt: no file {name!r} in {PROMPTS}; known prompts: {known}")
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.md")))
+        raise RecipeError(f"{kind}: no file {name!r} in {folder}; known {kind}s: {known}")
     return file

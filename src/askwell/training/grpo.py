@@ -1,9 +1,9 @@
 """`askwell train --method grpo|gspo|cispo|rloo`: Learn-to-Ask's reinforcement learning, on TRL's GRPOTrainer.
 
-Reads the Turn records of `askwell label`, a policy to start from and a grader of `askwell grader`. At each step the
-policy draws a group of rollouts at some turns; each is graded against what hindsight says of its turn
-(`grading.rewards`), and those above their group's mean become likelier. A rollout that cannot be scored is left out of
-its group's mean and has no advantage. Writes metrics.jsonl and checkpoint/.
+Reads the Turn records of `askwell label`, a policy to start from and a grader of `askwell grader`, or asks a judge
+behind an endpoint. At each step the policy draws a group of rollouts at some turns; each is graded against what
+hindsight says of its turn (`grading.rewards`), and those above their group's mean become likelier. A rollout that
+cannot be scored is left out of its group's mean and has no advantage. Writes metrics.jsonl and checkpoint/.
 
 Departures from the trainer as it comes: rollouts share their context's computation (`decoding`), log-probabilities come
 from question trees (`scoring`), groups are not torn apart by a shuffle, and a killed run goes on to the same curve: all
@@ -15,23 +15,26 @@ mean reward of the others as baseline.
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from askwell import runs
 from askwell.errors import DataError, RecipeError
-from askwell.grading.replies import parse
-from askwell.grading.rewards import grade, reward_of
-from askwell.recipes import TrainRecipe
-from askwell.records import Grade, Turn
+from askwell.grading.grades import graded
+from askwell.grading.judge import Judge
+from askwell.grading.rewards import reward_of
+from askwell.llm.client import permit
+from askwell.llm.store import store_of
+from askwell.recipes import Reward, TrainRecipe
+from askwell.records import Grade, Reply, Turn
 from askwell.runs import Run
 from askwell.training import reading
 
-if TYPE_CHECKING:
-    from askwell.grading.slots import SlotGrader
-
 GRADER = "askwell grader"
+MOST_UNSCORED = 0.02
+"""Share of rollouts without a judge's verdict above which training stops: a reward with holes trains the holes."""
 
 
 def inputs(recipe: TrainRecipe) -> list[Path]:
@@ -41,18 +44,25 @@ def inputs(recipe: TrainRecipe) -> list[Path]:
             f"method {recipe.method!r} starts from a policy that can already ask; train one with `--method sft` and "
             "name it with --model"
         )
-    if recipe.rollouts.grader is None:
+    settings = recipe.rollouts
+    if (settings.grader is None) == (settings.judge is None):
         raise RecipeError(
-            f"method {recipe.method!r} needs a grader to reward rollouts; name the output of `askwell grader` with "
-            "--rollouts.grader"
+            f"method {recipe.method!r} needs one grader to reward rollouts; name the output of `askwell grader` with "
+            "--rollouts.grader, or an endpoint with --rollouts.judge.model and --rollouts.judge.base_url"
         )
-    runs.require(recipe.rollouts.grader, made_by=GRADER)
+    if settings.grader is not None:
+        runs.require(settings.grader, made_by=GRADER)
     if recipe.rollouts.turns % recipe.rollouts.updates:
         raise RecipeError(
             f"rollouts.turns {recipe.rollouts.turns} cannot be shared by {recipe.rollouts.updates} updates; make it a "
             "multiple"
         )
-    return [*reading.inputs(recipe), recipe.rollouts.grader]
+    read = reading.inputs(recipe)
+    if settings.judge is not None:
+        permit(settings.judge, redacted=runs.redacted(recipe.input), what=recipe.input)
+        return read
+    assert settings.grader is not None
+    return [*read, settings.grader]
 
 
 def plan(recipe: TrainRecipe) -> dict[str, object]:
@@ -100,43 +110,52 @@ def order(chosen: Sequence[Turn], *, draws: int, recipe: TrainRecipe) -> list[st
     return ids[:wanted]
 
 
-class Judge:
+class Rewarder:
     """Grades rollouts at turns, and says what each is worth."""
 
-    def __init__(self, chosen: Sequence[Turn], grader: "SlotGrader", recipe: TrainRecipe) -> None:
+    def __init__(
+        self, chosen: Sequence[Turn], graded: Callable[[Sequence[Turn], Sequence[Reply]], list[Grade]], rule: Reward
+    ) -> None:
         self.turns = {turn.id: turn for turn in chosen}
-        self.grader = grader
-        self.rule = recipe.rollouts.reward
-        self.stop_marker = recipe.stop_marker
+        self.graded = graded
+        self.rule = rule
 
     def grades(self, ids: Sequence[str], replies: Sequence[str]) -> list[Grade]:
         """A grade a reply."""
-        at = [self.turns[id] for id in ids]
-        said = [parse(reply, self.stop_marker).text for reply in replies]
-        pairs = [(turn.service or "", text) for turn, text in zip(at, said, strict=True)]
-        asked = self.grader.asked(pairs)
-        return [
-            grade(
-                turn,
-                reply,
-                0,
-                asked=asks if turn.service else None,
-                slots=self.grader.slots(service),
-                stop_marker=self.stop_marker,
-            )
-            for turn, reply, asks, (service, _) in zip(at, replies, asked, pairs, strict=True)
-        ]
+        said = [Reply(turn_id=id, sample=0, text=text) for id, text in zip(ids, replies, strict=True)]
+        return self.graded([self.turns[id] for id in ids], said)
 
     def rewards(self, grades: Sequence[Grade]) -> list[float | None]:
         """What each is worth, None where it is unscored."""
         return [reward_of(grade, self.turns[grade.turn_id], self.rule) for grade in grades]
 
 
+@contextmanager
+def rewarder(chosen: Sequence[Turn], recipe: TrainRecipe) -> Iterator[Rewarder]:
+    """The recipe's grader, or its judge for as long as the training lasts."""
+    settings = recipe.rollouts
+    if settings.judge is not None:
+        store = store_of(settings.judge, recipe.output)
+        most = min(MOST_UNSCORED, settings.judge.max_unscored)
+        judge = Judge(
+            settings.judge, store, run=str(recipe.output.resolve()), stop_marker=recipe.stop_marker, most=most
+        )
+        try:
+            yield Rewarder(chosen, judge.graded, settings.reward)
+        finally:
+            judge.close()
+        return
+    from askwell.grading.slots import SlotGrader
+
+    assert settings.grader is not None
+    slots = SlotGrader.load(settings.grader / "checkpoint")
+    yield Rewarder(chosen, partial(graded, grader=slots, stop_marker=recipe.stop_marker), settings.reward)
+
+
 def run(recipe: TrainRecipe, run: Run) -> dict[str, object]:
     """Train, and leave the policy in checkpoint/."""
     # Late, so that `plan` answers without the seconds that torch takes to load.
     from askwell import rendering, weights
-    from askwell.grading.slots import SlotGrader
     from askwell.training import loop, rollouts, scoring
 
     counts: Counter[str] = Counter()
@@ -158,10 +177,9 @@ def run(recipe: TrainRecipe, run: Run) -> dict[str, object]:
         raise DataError(f"{recipe.input}: nothing to train on in split {recipe.split!r} ({dict(counts)})")
     longest = max(map(len, contexts.values())) + recipe.rollouts.max_new_tokens
     layout = scoring.layout_of(policy.model, recipe, longest=longest)
-    assert recipe.rollouts.grader is not None
-    judge = Judge(chosen, SlotGrader.load(recipe.rollouts.grader / "checkpoint"), recipe)
     steps = steps_of(len(chosen), recipe)
     ids = order(chosen, draws=steps // per_draw(recipe), recipe=recipe)
-    trained = rollouts.train(policy, contexts, ids, judge, recipe=recipe, run=run, layout=layout, steps=steps)
+    with rewarder(chosen, recipe) as judge:
+        trained = rollouts.train(policy, contexts, ids, judge, recipe=recipe, run=run, layout=layout, steps=steps)
     loop.leave(policy, run)
     return {**counts, "turns_trained_on": len(chosen), **trained}
