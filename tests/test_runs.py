@@ -143,3 +143,17 @@ def test_a_limit_draws_conversations_by_hash_and_a_larger_one_keeps_them(tmp_pat
     assert drawn(10) != drawn(None)[:10]
     assert set(drawn(10)) < set(drawn(20)) < set(drawn(None))
     assert drawn(20) == sorted(drawn(20))  # in the order of the file
+
+
+def test_what_leaves_the_outcome_as_it_is_may_change_when_a_cut_run_is_resumed(tmp_path):
+    def label(**endpoint):
+        fields = {"model": "m", "budget": {"money": 1.0}, **endpoint}
+        return LabelRecipe(input=tmp_path / "in", output=tmp_path / "out", truth="llm", endpoint=fields)
+
+    with pytest.raises(KeyboardInterrupt), runs.start(label(), "label"):
+        raise KeyboardInterrupt
+    assert runs.check(label(budget={"money": 5.0}, concurrency=9, max_unscored=0.2), "label")
+    with pytest.raises(RunError, match=r"another recipe.*'m'.*'n'"):
+        runs.check(label(model="n"), "label")
+    with pytest.raises(RunError, match="another recipe.*command"):
+        runs.check(label(), "train")

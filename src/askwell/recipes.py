@@ -10,7 +10,7 @@ import re
 import types
 import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
@@ -29,6 +29,9 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, defer_build=True
     )
+    free: ClassVar[frozenset[str]] = frozenset()
+    """Fields that a cut run may be resumed with other values of: they say how it is done, or when it is given up, and
+    leave what comes out as it is."""
 
 
 class Recipe(Section):
@@ -68,6 +71,8 @@ class Shares(Section):
 class IngestRecipe(Recipe):
     """Public formats or your own logs to conversations, split by group."""
 
+    free = frozenset({"max_rejected"})
+
     source: Literal["chat", "sgd", "realmedconv", "mts_dialog"]
     """Format of the input; `chat` is JSONL of OpenAI-style messages with optional id, group, goal, outcome."""
     input: Path
@@ -104,6 +109,10 @@ class Caps(Section):
 
 class Endpoint(Section):
     """An OpenAI-compatible endpoint: a server on this machine, one in the cellar, or a commercial one."""
+
+    free = frozenset(
+        ("key_variable", "concurrency", "timeout", "patience", "prices", "budget", "store", "consent", "max_unscored")
+    )
 
     base_url: str = "http://localhost:8000/v1"
     """Where it is; nothing is sent anywhere else."""
@@ -406,6 +415,8 @@ class GraderRecipe(Recipe):
 class EvaluateTurnsRecipe(Recipe):
     """Offline metrics of a policy at logged turns: WA, WA-GH, WC, WS, AA, FC, TR and what they leave out."""
 
+    free = frozenset({"max_unscored"})
+
     input: Path
     """Run directory of `askwell label`."""
     policy: str
@@ -448,6 +459,8 @@ StudyRow = Literal["base", "sft", "dpo", "grpo", "cispo", "gspo", "no_content", 
 class StudyRecipe(Recipe):
     """A paper's table from raw data to report, in one command."""
 
+    free = frozenset({"workers"})
+
     data: Path
     """Folder of the Schema-Guided Dialogue data, with `train` and `dev` in it."""
     rows: tuple[StudyRow, ...] = ("base", "sft", "dpo", "grpo", "cispo", "gspo", "no_content", "no_decision", "sum")
@@ -458,6 +471,16 @@ class StudyRecipe(Recipe):
     """Training runs of base, sft, grpo and cispo; the other rows have one. `budget: small` has one of each."""
     workers: int = Field(default=0, ge=0)
     """Stages side by side, each in a process of its own; 0: one a core, or one alone where there is a GPU."""
+
+
+def essential(section: Section) -> dict[str, Any]:
+    """The fields that decide what comes out, as JSON holds them."""
+    dumped = section.model_dump(mode="json")
+    return {
+        name: essential(value) if isinstance(value := getattr(section, name), Section) else dumped[name]
+        for name in type(section).model_fields
+        if name not in section.free
+    }
 
 
 def read_recipe(path: Path, command: str) -> dict[str, Any]:

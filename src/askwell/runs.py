@@ -20,14 +20,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from askwell import __version__, jsonl
+from askwell import __version__, jsonl, recipes
 from askwell.errors import DataError, RunError
 from askwell.recipes import Recipe
 from askwell.records import Conversation, QuestionSet, Turn
@@ -94,8 +94,7 @@ def ensure(stage: Stage, recipe: Recipe, command: str) -> dict[str, Any]:
     """As `carry_out`, but a finished run of the same recipe is used as it is."""
     path = recipe.output
     if finished(path):
-        before = json.loads((path / "recipe.json").read_text(encoding="utf-8"))
-        if changes(before, resolved(recipe, command)):
+        if changes(path, recipe, command):
             raise RunError(f"{path}: a finished run of another recipe; choose another --output, or delete it first")
         return counts_of(path)
     return carry_out(stage, recipe, command)
@@ -140,8 +139,7 @@ def check(recipe: Recipe, command: str) -> bool:
     ways_out = "choose another --output, or delete it first"
     if finished(path):
         raise RunError(f"{path}: a finished run is never written to; {ways_out}")
-    before = json.loads((path / "recipe.json").read_text(encoding="utf-8"))
-    if changed := changes(before, resolved(recipe, command)):
+    if changed := changes(path, recipe, command):
         raise RunError(
             f"{path}: an unfinished run of another recipe ({changed}); repeat that one to resume it, or {ways_out}"
         )
@@ -153,10 +151,16 @@ def resolved(recipe: Recipe, command: str) -> dict[str, Any]:
     return {"command": command, **recipe.model_dump(mode="json")}
 
 
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Fields that differ, as `field old -> new`; where the run directory stands does not matter."""
-    fields = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    return ", ".join(f"{key} {before.get(key)!r} -> {now.get(key)!r}" for key in fields if key != "output")
+def changes(path: Path, recipe: Recipe, command: str) -> str:
+    """Fields in which a recipe differs from that of the run in `path`, as `field old -> new`; what leaves the outcome
+    as it is does not matter, nor where the run directory stands."""
+    before = json.loads((path / "recipe.json").read_text(encoding="utf-8"))
+    now = {"command": command, **recipes.essential(recipe)}
+    with suppress(ValidationError):  # a recipe of another command, or of an older version, is compared as it stands
+        fields = {name: value for name, value in before.items() if name != "command"}
+        before = {"command": before.get("command"), **recipes.essential(type(recipe).model_validate(fields))}
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    return ", ".join(f"{key} {before.get(key)!r} -> {now.get(key)!r}" for key in changed if key != "output")
 
 
 def finished(path: Path) -> bool:

@@ -188,3 +188,12 @@ def test_a_judge_behind_an_endpoint_evaluates(world):
 def test_one_grader_evaluates(world, fields):
     with pytest.raises(RecipeError, match="one grader evaluates"):
         evaluate(world, **fields)
+
+
+def test_a_limit_on_unscored_may_be_raised_and_no_reply_is_drawn_again(world):
+    with pytest.raises(DataError, match="the replies are kept"):
+        evaluate(world, max_unscored=0)
+    drawn = (world.directory / "out" / "replies.jsonl").read_bytes()
+    world.policy = lambda: Chatter(dies_after=0)
+    output, counts = evaluate(world, max_unscored=1)
+    assert (output / "replies.jsonl").read_bytes() == drawn and counts["replies"] == 18

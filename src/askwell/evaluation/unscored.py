@@ -20,8 +20,8 @@ def check_unscored(turns: Sequence[Turn], grades: Sequence[Grade], recipe: Evalu
         raise DataError(
             f"{reasons.total()} of {len(both)} questions ({share:.0%}) are unscored, above max_unscored "
             f"{recipe.max_unscored:.0%}: {why}; read them in {recipe.output}/records.jsonl. Take a grader fitted on "
-            "these services and turns whose truth names facts, or accept the share with `--max_unscored 1`; and "
-            "choose another --output"
+            "these services and turns whose truth names facts, or accept the share with `--max_unscored 1`: "
+            "the replies are kept"
         )
 
 

@@ -141,7 +141,7 @@ async def each(
     if states["over_budget"]:
         raise EndpointError(
             f"the budget of the recipe is used up with {states['over_budget']} of {states.total()} {noun} left; raise "
-            "--endpoint.budget and name another --output: what is answered is stored and costs nothing again"
+            "its cap and repeat the command: what is answered is stored and costs nothing again"
         )
     check_share(states, client.endpoint.max_unscored, noun, final=True)
     return dict(sorted(states.items()))

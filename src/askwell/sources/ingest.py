@@ -76,7 +76,7 @@ class Tally:
         reason, times = self.rejected.most_common(1)[0]
         first = self.first[reason]
         rule = f"where --max_rejected allows {recipe.max_rejected:.1%}" if good else "and none accepted"
-        way_out = f", or repeat with --max_rejected {math.ceil(1000 * share) / 1000} and a new --output" if good else ""
+        way_out = f", or repeat with --max_rejected {math.ceil(1000 * share) / 1000}" if good else ""
         raise DataError(
             f"{recipe.input}: {bad} of {bad + good} conversations rejected ({share:.1%}), {rule}; commonest: {reason} "
             f"({times}), first at {first.where}: {first.detail}: {first.quote!r}; mend what {rejected} lists{way_out}"
