@@ -139,11 +139,11 @@ class FailingDisk:
     def __init__(self, connection, after):
         self.connection, self.left = connection, after
 
-    def executemany(self, *arguments):
+    def execute(self, *arguments):
         self.left -= 1
         if self.left < 0:
             raise sqlite3.OperationalError("database or disk is full")
-        return self.connection.executemany(*arguments)
+        return self.connection.execute(*arguments)
 
     def __getattr__(self, name):
         return getattr(self.connection, name)
@@ -372,19 +372,49 @@ def test_a16_a_hundred_equal_requests_are_one_paid_call(tmp_path):
     assert mock.ledger.requests == 1
 
 
-def test_a16_one_that_waits_may_leave_without_taking_the_call_with_it(tmp_path):
+@pytest.mark.parametrize("leaving", [0, 1])
+def test_a16_one_of_two_may_leave_and_the_other_gets_its_answer(tmp_path, leaving):
     mock = MockEndpoint(verdict_of, latency=0.02)
 
     async def go():
         async with client_of(tmp_path / "answers.sqlite", mock) as client:
-            first = asyncio.create_task(client.complete(Request(question(1))))
-            second = asyncio.create_task(client.complete(Request(question(1))))
+            both = [asyncio.create_task(client.complete(Request(question(1)))) for _ in range(2)]
             await asyncio.sleep(0.005)
-            first.cancel()
-            return await second
+            both[leaving].cancel()
+            answer = await both[1 - leaving]
+            assert both[leaving].cancelled() and not client._flying
+            return answer
 
     assert asyncio.run(go()).text == verdict_of({"messages": question(1)})
-    assert mock.ledger.requests == 1
+
+
+def test_a16_equal_requests_fail_alike(tmp_path):
+    mock = MockEndpoint(verdict_of, faults=Faults(error=1.0), latency=0.01)
+
+    async def go():
+        async with client_of(tmp_path / "answers.sqlite", mock) as client:
+            calls = (client.complete(Request(question(1))) for _ in range(10))
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+    assert [failed.kind for failed in asyncio.run(go())] == ["server"] * 10
+    assert mock.ledger.requests == ALIKE
+
+
+def test_a16_what_another_process_has_stored_is_found(tmp_path):
+    """Two stores of one file: what one writes after the other was opened is not asked for again."""
+    mock = MockEndpoint(verdict_of)
+
+    async def go():
+        async with client_of(tmp_path / "answers.sqlite", mock) as late:
+            async with client_of(tmp_path / "answers.sqlite", mock) as other:
+                for number in range(20):
+                    await other.complete(Request(question(number)))
+            await late.complete(Request(question(99)))  # whoever writes sees that others have
+            for number in range(20):
+                await late.complete(Request(question(number)))
+
+    asyncio.run(go())
+    assert mock.ledger.requests == 21
 
 
 def test_an_unscored_item_keeps_its_text_and_is_tried_again_by_a_resume(tmp_path):

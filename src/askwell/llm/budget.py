@@ -26,6 +26,7 @@ class Budget:
         self.spent: list[float] = [*(before or (0, 0, 0.0))]
         self.reserved: list[float] = [0, 0, 0.0]
         self.in_flight = 0
+        self._capped = any(cap is not None for cap in self.caps)
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def cost(self, prompt: int, completion: int) -> float:
@@ -34,7 +35,7 @@ class Budget:
 
     async def reserve(self, tokens: int, cost: float) -> None:
         """Take a call's worth out of what is left. Raises OverBudget."""
-        while not self.fits(tokens, cost):
+        while self._capped and not self.fits(tokens, cost):
             if not self.in_flight:
                 raise OverBudget
             settled = asyncio.get_running_loop().create_future()

@@ -70,9 +70,9 @@ class Client:
         self._settings = lru_cache(maxsize=64)(partial(chat.settings, endpoint))
         self._pause = pause
         self._draw = random.Random(0)
-        self._flying: dict[str, asyncio.Task[Answer]] = {}
-        self._attempts: dict[asyncio.Future[Any], tuple[float, int]] = {}
-        self._late: set[asyncio.Future[Any]] = set()
+        self._flying: dict[str, asyncio.Future[Answer]] = {}
+        self._attempts: dict[asyncio.Task[Any], tuple[float, int]] = {}
+        self._late: set[asyncio.Task[Any]] = set()
         self._watch: asyncio.Task[None] | None = None
         self._fatal: EndpointError | None = None
         self._negotiation = asyncio.Lock()
@@ -90,9 +90,6 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         if self._watch is not None:
             self._watch.cancel()
-        for task in list(self._flying.values()):
-            task.cancel()
-        await asyncio.gather(*self._flying.values(), return_exceptions=True)
         await self.transport.close()
 
     async def complete(self, request: Request) -> Answer:
@@ -123,17 +120,27 @@ class Client:
             return chat.answer_of(raw)
         if self._fatal is not None:
             raise self._fatal
-        call = self._flying.get(key)
-        if call is None:
-            call = self._flying[key] = asyncio.create_task(self._call(key, body, request))
-            call.add_done_callback(lambda done: self._landed(key, done))
-        # Whoever waits may be cancelled; the call itself goes on for the others, and is paid for anyway.
-        return await asyncio.shield(call)
-
-    def _landed(self, key: str, call: "asyncio.Task[Answer]") -> None:
-        self._flying.pop(key, None)
-        if not call.cancelled() and isinstance(error := call.exception(), EndpointError):
-            self._fatal = self._fatal or error
+        while (other := self._flying.get(key)) is not None:
+            await asyncio.wait([other])
+            if not other.cancelled():
+                return other.result()
+        flying = self._flying[key] = asyncio.get_running_loop().create_future()
+        try:
+            answer = await self._call(key, body, request)
+        except BaseException as error:
+            # Whoever else waits fails alike; if only we were cancelled, one of them makes the call.
+            if isinstance(error, asyncio.CancelledError):
+                flying.cancel()
+            else:
+                flying.set_exception(error)
+                flying.exception()  # seen, should nobody else wait
+            if isinstance(error, EndpointError):
+                self._fatal = self._fatal or error
+            raise
+        finally:
+            del self._flying[key]
+        flying.set_result(answer)
+        return answer
 
     async def _call(self, key: str, body: bytes, request: Request) -> Answer:
         """Attempt a call until it is answered or has failed."""
@@ -196,21 +203,24 @@ class Client:
         """Send and receive: what it means, the raw response where it is an answer, and the seconds it took."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        attempt = asyncio.ensure_future(self.transport.send(body))
-        self._attempts[attempt] = (began, self.endpoint.max_tokens)
+        task = asyncio.current_task()
+        assert task is not None
+        self._attempts[task] = (began, self.endpoint.max_tokens)
         try:
-            response = await attempt
+            response = await self.transport.send(body)
         except asyncio.CancelledError:
-            if attempt not in self._late:
+            if task not in self._late:
                 raise
-            self._late.discard(attempt)
+            self._late.discard(task)
+            if uncancel := getattr(task, "uncancel", None):  # Python 3.11 counts cancellations
+                uncancel()
             return Failure("timeout", f"no answer in {loop.time() - began:.0f} s", paid=True), None, 0.0
         except Unreachable as error:
             return Failure("unreachable", str(error)), None, 0.0
         except (ConnectionError, OSError) as error:
             return Failure("reset", str(error) or type(error).__name__, paid=True), None, 0.0
         finally:
-            self._attempts.pop(attempt, None)
+            self._attempts.pop(task, None)
         found = chat.read(*response)
         raw = response.body.decode("utf-8") if isinstance(found, Answer) else None
         return found, raw, loop.time() - began

@@ -29,13 +29,16 @@ def estimate(endpoint: Endpoint, path: Path, requests: Iterable[Request]) -> dic
         name = f"{endpoint.base_url.rstrip('/')} {endpoint.model}"
         structured = endpoint.structured if endpoint.structured != "auto" else answers.ability(name) or "json_schema"
         fields: dict[Any, dict[str, Any]] = {}
+        keys: set[str] = set()
         for request in requests:
             if request.kind not in fields:
                 fields[request.kind] = chat.settings(endpoint, request.kind, structured)
             body = chat.body_of(fields[request.kind], request)
-            if answers.answer(chat.key_of(endpoint.base_url, body, request.sample)) is not None:
+            key = chat.key_of(endpoint.base_url, body, request.sample)
+            if answers.answer(key) is not None:
                 stored += 1
-            else:
+            elif key not in keys:  # equal requests are one call
+                keys.add(key)
                 sizes.append(chat.size_of(body, request))
                 role = request.role
         habit = answers.habit(endpoint.model, role)

@@ -12,7 +12,7 @@ from askwell.errors import EndpointError
 
 FIRST = 32
 """Calls in flight at the start."""
-SLICE = 0.5
+SLICE = 0.25
 """Seconds at least over which the limit stands before it is looked at again."""
 RETRIES = 0.2
 """Share of the slots that retries may take while first attempts wait."""

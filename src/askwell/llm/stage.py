@@ -6,6 +6,7 @@ without a usable answer passes `max_unscored` is stopped as soon as that is cert
 """
 
 import asyncio
+import gc
 import json
 import logging
 import math
@@ -112,6 +113,7 @@ async def each(
     noun: str = "items",
 ) -> dict[str, int]:
     """As `carry_out`, on the running loop."""
+    gc.freeze()  # what is there now stays: the collector need not go through it while calls come and go
     waiting = ((ordinal, item) for ordinal, item in enumerate(items) if ordinal not in spool)
     progress = Progress(client, spool, total, noun)
 
@@ -127,7 +129,7 @@ async def each(
 
     async with client:
         # A few more than there are slots, so that claims are written while all slots are in use.
-        workers = [asyncio.create_task(worker()) for _ in range(client.endpoint.concurrency + 64)]
+        workers = [asyncio.create_task(worker()) for _ in range(client.endpoint.concurrency * 2)]
         showing = asyncio.create_task(progress.show())
         try:
             await asyncio.gather(*workers)

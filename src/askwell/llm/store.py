@@ -12,7 +12,8 @@ import queue
 import random
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,14 +30,16 @@ create table if not exists calls (
 create index if not exists calls_by_run on calls (run, state);
 create table if not exists abilities (endpoint text primary key, structured text not null);
 """
-CLAIM = (
-    "insert into calls (id, run, model, role, key, state, bytes, tokens, cost) values (?, ?, ?, ?, ?, 'sent', ?, ?, ?)"
-)
+CLAIM = """
+insert into calls (id, run, model, role, key, bytes, tokens, cost, state) values (?, ?, ?, ?, ?, ?, ?, ?, 'sent')
+"""
 SETTLE = "update calls set state = ?, tokens = ?, cost = ?, prompt_tokens = ?, completion_tokens = ? where id = ?"
 ANSWER = "insert or ignore into answers (key, body) values (?, ?)"
 ABILITY = "insert or replace into abilities (endpoint, structured) values (?, ?)"
 MOST = 512
-"""Statements of one commit."""
+"""Writes of one commit."""
+GATHER = 0.005
+"""Seconds that a commit waits for company where the last one had any."""
 
 
 class Claim(NamedTuple):
@@ -76,6 +79,25 @@ class Habit(NamedTuple):
     calls: int
     prompt: Line
     completion: Line
+
+
+class Filter:
+    """Which keys may be in the store: never no for one that is, rarely yes for one that is not (a Bloom filter of
+    two megabytes). A new call then needs no look into the file, which costs as much as all else that is done here."""
+
+    def __init__(self, keys: Iterable[str] = ()) -> None:
+        self._bits = bytearray(1 << 21)
+        for key in keys:
+            self.add(key)
+
+    def add(self, key: str) -> None:
+        """`key` is a hash in hexadecimal: two of its parts are two places among 2 ** 24 bits."""
+        for place in (int(key[:6], 16), int(key[6:12], 16)):
+            self._bits[place >> 3] |= 1 << (place & 7)
+
+    def __contains__(self, key: str) -> bool:
+        first, second = int(key[:6], 16), int(key[6:12], 16)
+        return bool(self._bits[first >> 3] >> (first & 7) & self._bits[second >> 3] >> (second & 7) & 1)
 
 
 class Answers:
@@ -145,6 +167,8 @@ class Store(Answers):
             self._writer = connect(path)
             self._writer.executescript(SCHEMA)
         super().__init__(path)
+        self._filter = Filter(key for (key,) in self._reader.execute("select key from answers"))
+        self._version, self._alone = self._data_version(), True
         self._thread = threading.Thread(target=self._work, name="answers", daemon=True)
         self._thread.start()
 
@@ -154,6 +178,14 @@ class Store(Answers):
         self._thread.join()
         self._writer.close()
         super().close()
+
+    def answer(self, key: str) -> str | None:
+        """The stored response of a request."""
+        return super().answer(key) if not self._alone or key in self._filter else None
+
+    def _data_version(self) -> int:
+        """A number that changes when another process has written."""
+        return self._writer.execute("pragma data_version").fetchone()[0]
 
     def next_id(self) -> int:
         """A number for a claim, unlike those of other processes."""
@@ -170,6 +202,7 @@ class Store(Answers):
         """What became of a claim, with the response where there is one; durable before anyone sees it."""
         statements: list[tuple[str, tuple[Any, ...]]] = [(SETTLE, (state, tokens, cost, *usage, claim.id))]
         if raw is not None:
+            self._filter.add(claim.key)
             statements.append((ANSWER, (claim.key, raw)))
         await self._write(*statements)
 
@@ -187,7 +220,10 @@ class Store(Answers):
 
     def _work(self) -> None:
         """The writing thread: commit all that waits, then tell those who wait."""
+        batch: list[Any] = []
         while (first := self._queue.get()) is not None:
+            if len(batch) > 1:
+                time.sleep(GATHER)  # many write: a commit for more of them costs each of them less
             batch, last = [first], False
             with contextlib.suppress(queue.Empty):
                 while len(batch) < MOST and not last:
@@ -209,6 +245,7 @@ class Store(Answers):
                         for statement, values in statements:
                             groups.setdefault(statement, []).append(values)
                     self._writer.execute("begin immediate")
+                    self._alone = self._alone and self._version == self._data_version()
                     # A claim stands before what settles it: CLAIM is always the first of a call.
                     for statement in sorted(groups, key=(CLAIM, SETTLE, ANSWER, ABILITY).index):
                         self._writer.executemany(statement, groups[statement])

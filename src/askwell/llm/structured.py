@@ -5,6 +5,7 @@ around it, trailing commas, a train of thought before it); what still cannot be 
 A value that is not on the menu is not repaired: the model has decided for something that nobody offered, unscored.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -60,6 +61,8 @@ async def ask(
 
 def parse(text: str, kind: type[T]) -> T:
     """The last object in a text that is a `kind`. Raises Unreadable."""
+    with contextlib.suppress(ValidationError):
+        return kind.model_validate_json(text)  # what nearly every answer is: the object and nothing else
     fault: Unreadable | None = None
     for found in reversed(list(objects(THOUGHT.sub("", text[:LONGEST])))):
         try:
