@@ -222,7 +222,7 @@ def spoiled(kind, number):
 @given(
     st.lists(st.integers(0, 19).flatmap(lambda n: BAD.map(lambda kind: (kind, [])) if n == 0 else GOOD), max_size=40)
 )
-def test_every_line_is_accepted_or_rejected_for_its_own_reason(tmp_path, items):
+def test_a18_every_line_is_accepted_or_rejected_for_its_own_reason(tmp_path, items):
     lines = [line("first")]
     lines += [
         json.dumps({"id": f"good {i}", "messages": said}, ensure_ascii=bool(i % 2)).encode()
