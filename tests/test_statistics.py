@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from askwell.statistics import Estimate, mean_interval, ratio_interval
+from askwell.statistics import Estimate, difference_interval, mean_interval, ratio_interval
 
 
 def brute_force(values, clusters, *, draws, seed):
@@ -104,3 +104,21 @@ def test_a_ratio_is_of_sums_and_not_a_mean_of_ratios():
 def test_unequal_lengths_are_refused():
     with pytest.raises(ValueError, match="2 numerators, 2 denominators, 1 clusters"):
         mean_interval([1.0, 0.0], ["a"])
+
+
+def test_a_difference_paired_by_cluster_is_surer_than_two_intervals():
+    draw = np.random.default_rng(0)
+    hard = draw.normal(0, 1, 200)
+    first = [float(value) for value in hard + 0.2 + draw.normal(0, 0.1, 200)]
+    second = [float(value) for value in hard]
+    names = [f"d{i}" for i in range(200)]
+    found = difference_interval(first, names, second, names)
+    assert found.value == pytest.approx(0.2, abs=0.03) and 0.15 < found.low < found.high < 0.25
+    apart = mean_interval(first, names).low - mean_interval(second, names).high
+    assert apart < 0
+
+
+def test_a_difference_leaves_out_what_is_unscored_and_needs_both_sides():
+    found = difference_interval([1.0, None, 3.0], ["a", "a", "b"], [1.0], ["a"])
+    assert (found.value, found.scored, found.unscored) == (1.0, 3, 1)
+    assert difference_interval([None], ["a"], [1.0], ["a"]).value is None

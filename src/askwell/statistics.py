@@ -75,3 +75,42 @@ def resampled(above: NDArray[np.float64], below: NDArray[np.float64], *, draws: 
         sums = below[drawn].sum(axis=1)
         ratios.append(above[drawn].sum(axis=1)[sums > 0] / sums[sums > 0])
     return np.concatenate(ratios)
+
+
+def difference_interval(
+    first: Sequence[float | None],
+    first_clusters: Sequence[str],
+    second: Sequence[float | None],
+    second_clusters: Sequence[str],
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Mean of the scored `first` less that of `second`, paired by cluster: each resample takes the same clusters of
+    both, so that what makes a dialogue hard for both does not blur their difference."""
+    names, place = np.unique(np.asarray([*first_clusters, *second_clusters], dtype=str), return_inverse=True)
+    sides = []
+    for values, places in ((first, place[: len(first)]), (second, place[len(first) :])):
+        above, below = np.zeros(len(names)), np.zeros(len(names))
+        for value, at in zip(values, places, strict=True):
+            if value is not None:
+                above[at] += value
+                below[at] += 1
+        sides.append((above, below))
+    (a, m), (b, n) = sides
+    scored = int(m.sum() + n.sum())
+    unscored = len(first) + len(second) - scored
+    if not m.sum() or not n.sum():
+        return Estimate(None, None, None, scored, unscored)
+    value = float(a.sum() / m.sum() - b.sum() / n.sum())
+    if len(names) < 2:
+        return Estimate(value, None, None, scored, unscored)
+    random = np.random.default_rng(seed)
+    found = []
+    for _ in range(draws):
+        drawn = random.integers(len(names), size=len(names))
+        weight = np.bincount(drawn, minlength=len(names))
+        if weight @ m > 0 and weight @ n > 0:
+            found.append((weight @ a) / (weight @ m) - (weight @ b) / (weight @ n))
+    low, high = np.quantile(found, (0.025, 0.975))
+    return Estimate(value, float(low), float(high), scored, unscored)

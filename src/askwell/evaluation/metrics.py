@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from askwell.grading.replies import parse
 from askwell.records import Grade, Reply, Turn
-from askwell.statistics import Estimate, mean_interval
+from askwell.statistics import Estimate, difference_interval, mean_interval
 
 PAPER = ("WA", "WA-GH", "WC", "WS", "AA", "FC", "TR")
 MEANING = {
@@ -45,10 +45,37 @@ class Graded(NamedTuple):
     grade: Grade
 
 
+Values = tuple[list[float | None], list[str]]
+"""What a figure is the mean of, None where unscored, and the conversation of each."""
+
+
 def figures(
     turns: Iterable[Turn], grades: Iterable[Grade], *, stop_marker: str = "<stop />", draws: int = 2000, seed: int = 0
 ) -> dict[str, Estimate]:
     """Every figure of MEANING, in its order. The order of `turns` and `grades` does not matter."""
+    return {
+        name: mean_interval(values, conversations, draws=draws, seed=seed)
+        for name, (values, conversations) in values_of(turns, grades, stop_marker=stop_marker).items()
+    }
+
+
+def differences(
+    turns: Iterable[Turn],
+    grades: Iterable[Grade],
+    others: Iterable[Grade],
+    *,
+    stop_marker: str = "<stop />",
+    draws: int = 2000,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Every figure of `grades` less that of `others` at the same turns, with the interval of the difference."""
+    turns = list(turns)
+    first, second = (values_of(turns, found, stop_marker=stop_marker) for found in (grades, others))
+    return {name: difference_interval(*first[name], *second[name], draws=draws, seed=seed) for name in first}
+
+
+def values_of(turns: Iterable[Turn], grades: Iterable[Grade], *, stop_marker: str) -> dict[str, Values]:
+    """What each figure of MEANING is the mean of."""
     graded = join(turns, grades)
     expert_asks = [item for item in graded if truth(item.turn) == "continue"]
     expert_stops = [item for item in graded if truth(item.turn) == "stop"]
@@ -78,12 +105,7 @@ def figures(
         "marker not bare": (marked, lambda grade: float(grade.reply.strip() != stop_marker)),
     }
     return {
-        name: mean_interval(
-            [value(item.grade) for item in items],
-            [item.turn.conversation_id for item in items],
-            draws=draws,
-            seed=seed,
-        )
+        name: ([value(item.grade) for item in items], [item.turn.conversation_id for item in items])
         for name, (items, value) in chosen.items()
     }
 

@@ -26,7 +26,7 @@ from askwell import recipes, runs
 from askwell.errors import DataError
 from askwell.evaluation import report
 from askwell.evaluation import turns as evaluate_turns
-from askwell.evaluation.metrics import figures
+from askwell.evaluation.metrics import differences, figures
 from askwell.grading import fit
 from askwell.labelling import contrast, hindsight
 from askwell.recipes import Optimizer, Reward, Rollouts, ScratchModel, StudyRecipe
@@ -106,9 +106,10 @@ def run(recipe: StudyRecipe, run: Run) -> dict[str, object]:
     elapsed = round(time.monotonic() - began)
     cost = {str(step.output.relative_to(run.path)): runs.manifest_of(step.output)["seconds"] for step in chain}
     tables = {name: rows_of(recipe, run.path, name) for name in SETS}
-    runs.write_json(run.report, {"tables": tables, "seconds": cost, "elapsed": elapsed})
+    gains = {name: against_sft(recipe, run.path, name) for name in SETS}
+    runs.write_json(run.report, {"tables": tables, "against sft": gains, "seconds": cost, "elapsed": elapsed})
     drawn = curves.draw({row: run.path / row for row in recipe.rows if row in ROLLED}, run.path / "rewards.png")
-    runs.write_text(run.path / "report.md", markdown(recipe, run.path, tables, cost, plot=drawn))
+    runs.write_text(run.path / "report.md", markdown(recipe, run.path, tables, gains, cost, plot=drawn))
     return {"stages": len(cost), "seconds_of_stages": round(sum(cost.values())), "seconds": elapsed}
 
 
@@ -308,6 +309,20 @@ def rows_of(recipe: StudyRecipe, root: Path, name: str) -> dict[str, Any]:
     return rows
 
 
+def against_sft(recipe: StudyRecipe, root: Path, name: str) -> dict[str, Any]:
+    """What each row that starts from SFT has over it: differences paired by dialogue, all seeds of a row pooled."""
+    folder = "train" if name == "test" else "dev"
+    turns = list(runs.records_of(root / "data" / f"{folder}-turns", Turn, made_by="askwell label"))
+    found: dict[str, Any] = {}
+    for decoding in DECODING:
+        sft_grades = list(pooled(recipe, root, "sft", name, decoding)) if "sft" in recipe.rows else []
+        for row in recipe.rows:
+            if sft_grades and row not in ("base", "sft"):
+                grades = pooled(recipe, root, row, name, decoding)
+                found[f"{row}, {decoding}"] = report.as_json(differences(turns, grades, sft_grades, seed=recipe.seed))
+    return found
+
+
 def pooled(recipe: StudyRecipe, root: Path, row: str, name: str, decoding: str) -> Iterator[Grade]:
     """The grades of a row over all seeds; the replies of another seed are further samples of the same turns."""
     for number, seed in enumerate(seeds_of(recipe, row)):
@@ -323,7 +338,13 @@ def services(root: Path, folder: str) -> set[str]:
 
 
 def markdown(
-    recipe: StudyRecipe, root: Path, tables: Mapping[str, Any], cost: Mapping[str, float], *, plot: bool
+    recipe: StudyRecipe,
+    root: Path,
+    tables: Mapping[str, Any],
+    gains: Mapping[str, Any],
+    cost: Mapping[str, float],
+    *,
+    plot: bool,
 ) -> str:
     """report.md."""
     seeds = ", ".join(f"{row} {len(seeds_of(recipe, row))}" for row in recipe.rows)
@@ -337,6 +358,8 @@ def markdown(
     ]
     for name, rows in tables.items():
         parts += [f"## {name}: {SETS[name]}\n", report.table(rows), ""]
+        if gains[name]:
+            parts += ["What each has over SFT, paired by dialogue:\n", report.table(gains[name]), ""]
     if plot:
         parts += ["## Reward while training\n", "![mean reward of rollouts by step](rewards.png)\n"]
     parts += ["## Does a policy please its readers?\n", second_opinions(recipe, root), ""]
