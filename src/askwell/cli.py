@@ -27,10 +27,13 @@ class Command(NamedTuple):
 COMMANDS = {
     "ingest": Command(recipes.IngestRecipe, "askwell.sources.ingest"),
     "label": Command(recipes.LabelRecipe, "askwell.labelling.hindsight"),
+    "clinic logs": Command(recipes.ClinicLogsRecipe, "askwell.clinic.logs"),
+    "clinic serve": Command(recipes.ClinicServeRecipe, "askwell.clinic.serve"),
     "contrast": Command(recipes.ContrastRecipe, "askwell.labelling.contrast"),
     "grader": Command(recipes.GraderRecipe, "askwell.grading.fit"),
     "train": Command(recipes.TrainRecipe, "askwell.training.sft"),
     "evaluate turns": Command(recipes.EvaluateTurnsRecipe, "askwell.evaluation.turns"),
+    "evaluate interviews": Command(recipes.EvaluateInterviewsRecipe, "askwell.evaluation.interviews"),
     "study learn-to-ask": Command(recipes.StudyRecipe, "askwell.studies.learn_to_ask"),
 }
 

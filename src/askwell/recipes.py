@@ -398,6 +398,34 @@ def whole_or_part(fold: str) -> str:
 Fold = Annotated[str, AfterValidator(whole_or_part)]
 
 
+class ClinicLogsRecipe(Recipe):
+    """Experts' conversations of the simulated clinic, as people have them on file. Fiction throughout."""
+
+    conversations: int = Field(default=2000, ge=1)
+    """How many."""
+    skill: Literal["expert", "average", "novice", "mixed"] = "expert"
+    """How well the experts ask; `mixed` takes turns."""
+
+
+class ClinicServeRecipe(Recipe):
+    """The simulated clinic as an OpenAI-compatible endpoint on this machine. Fiction throughout."""
+
+    port: int = Field(default=8765, ge=0, le=65535)
+    """Where it listens, on 127.0.0.1; 0 takes a free one."""
+    errors: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    """Share of requests that a role gets wrong, by the name of its prompt: {grade: 0.1}."""
+    faults: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    """Share of requests that meet a fault: {throttle: 0.3, error: 0.1, hang: 0.01}."""
+    latency: float = Field(default=0.0, ge=0)
+    """Seconds before an answer, at the median."""
+    tail: float = Field(default=0.0, ge=0)
+    """Sigma of a lognormal factor on the latency."""
+    slots: int | None = Field(default=None, ge=1)
+    """Requests served at once; one more is throttled."""
+    context: int | None = Field(default=None, ge=1)
+    """Tokens of a prompt above which it is refused."""
+
+
 class GraderRecipe(Recipe):
     """Fit a grader for exact truth: which slots does a question ask for, given the service?"""
 
@@ -451,6 +479,30 @@ class EvaluateTurnsRecipe(Recipe):
     """Sampled turns printed in the report."""
     max_unscored: float = Field(default=0.5, ge=0, le=1)
     """Share of unscored questions above which the stage fails."""
+
+
+class EvaluateInterviewsRecipe(Recipe):
+    """A policy in conversation: it interviews patients of the simulated clinic and stops by its own marker."""
+
+    policy: str
+    """Checkpoint directory or Hugging Face name of the policy; or an asker of the clinic: `clinic:reference`,
+    `clinic:myopic`, `clinic:random`."""
+    cases: int = Field(default=300, ge=1)
+    """Patients to interview."""
+    most: int = Field(default=12, ge=1)
+    """Questions after which an interview ends."""
+    cost: float = Field(default=0.01, ge=0)
+    """What a question costs the reference asker, in shares of a right diagnosis."""
+    temperature: float = Field(default=0.0, ge=0)
+    """Sampling temperature; 0 is greedy."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    """Longest reply."""
+    stop_marker: StopMarker = "<stop />"
+    """What the policy says to stop."""
+    prompt: str = ""
+    """System prompt: a file of `askwell/texts/prompts` by name, or empty for none; as in training."""
+    shown: int = Field(default=3, ge=0)
+    """Interviews printed in the report."""
 
 
 StudyRow = Literal["base", "sft", "dpo", "grpo", "cispo", "gspo", "no_content", "no_decision", "sum"]

@@ -154,3 +154,46 @@ class QuestionSet(Record):
                     f"{self.id}: {preference} names a candidate beyond the {len(self.candidates)} there are"
                 )
         return self
+
+
+class Exchange(Record):
+    """One question of an interview with its answer, and what the decision maker would say now.
+
+    `revealed` names the facts that the answer states; `choice` one of the case's options, with the decision maker's
+    confidence in it, in [0, 1].
+    """
+
+    question: str
+    answer: str
+    revealed: tuple[str, ...] = ()
+    choice: str
+    confidence: float = Field(ge=0, le=1)
+
+
+class Case(Record):
+    """Somebody to interview: what they say unasked, the facts about them, and the options of which one is true."""
+
+    id: str
+    group: str
+    split: Split
+    initial_information: str
+    facts: tuple[str, ...]
+    inquiry: str
+    options: dict[str, str]
+    answer: str
+
+    @model_validator(mode="after")
+    def _answer_is_an_option(self) -> Self:
+        if self.answer not in self.options:
+            raise ValueError(f"{self.id}: the answer {self.answer!r} is none of the options {', '.join(self.options)}")
+        return self
+
+
+class Episode(Record):
+    """An interview that took place. `first_choice` is what the decision maker would say without any question."""
+
+    case_id: str
+    exchanges: tuple[Exchange, ...]
+    first_choice: str
+    decision: str
+    end: Literal["stopped", "most questions"]

@@ -201,3 +201,11 @@ def test_prompts_are_hashed_into_provenance(logs, tmp_path, monkeypatch):
     recipe = recipe_of(logs, tmp_path / "turns")
     assert {path.name for path in extraction.inputs(recipe)} >= {"extract_dialogue.md", "medicine.md"}
     assert isinstance(Run(tmp_path, resumed=False).records, Path)
+
+
+def test_thanks_after_the_advice_move_no_stop(tmp_path):
+    write_logs(tmp_path / "logs.jsonl", [[*HEADACHE, ("user", "Thank you."), ("assistant", "Bye.")]])
+    main(["ingest", "--source", "chat", "--input", str(tmp_path / "logs.jsonl"), "--output", str(tmp_path / "logs")])
+    _, turns = label(tmp_path / "logs", tmp_path / "turns", MockEndpoint(annotator))
+    assert [(turn.index, turn.target.decision) for turn in turns] == [(0, "continue"), (1, "continue"), (2, "stop")]
+    assert turns[-1].expert_reply == "Rest, and come back if it lasts."

@@ -1,8 +1,9 @@
 """`askwell label --truth llm`: hindsight for logs without annotations, read by an endpoint's model.
 
 Learn-to-Ask, section 4.2.3, with its extractor: what did the expert go on to ask, and the person to tell, after each
-decision point? The decision is that of `truth: ending`: the last decision point is the conversation's one stop. Two
-ways to the facts of the others:
+decision point? A turn continues while there is such a fact; the first one with nothing left to find out is the
+conversation's one stop turn, and what follows it (advice, thanks) is no decision to ask, as with exact truth. The paper
+takes a log's last word for the stop, which a person's "thank you" moves behind the advice. Two ways to the facts:
 
 * `dialogue`: one call reads a whole conversation and says of every fact where it was asked and where it was told. I* of
   a turn are the facts asked from there on, so that sets can only shrink from turn to turn.
@@ -214,19 +215,17 @@ def labelled(
 def with_facts(
     conversation: Conversation, answers: Sequence[Sequence[Fact]], recipe: LabelRecipe, counts: Counter[str]
 ) -> Iterator[Turn]:
-    """The turns of a conversation with the facts that its answers hold."""
+    """The turns of a conversation with the facts that its answers hold, up to the stop."""
     found = [sound(facts, conversation.messages, counts) for facts in answers]
     made = turns(conversation, truth="ending") or []
+    ahead = []
     for number, turn in enumerate(made):
-        at = len(turn.context)
-        assert turn.target is not None
-        if turn.target.decision == "stop":
-            facts: Iterable[str] = ()
-        elif recipe.extraction == "dialogue":
-            facts = (fact.fact for fact in found[0] if fact.asked > at)
-        else:
-            facts = (fact.fact for fact in found[number] if fact.asked > at)
-        target = Target(decision=turn.target.decision, facts=tuple(dict.fromkeys(facts)))
+        # The last point has no call of its own: nobody tells anything after it.
+        facts = found[0] if recipe.extraction == "dialogue" else found[number] if number < len(found) else []
+        ahead.append(tuple(dict.fromkeys(fact.fact for fact in facts if fact.asked > len(turn.context))))
+    stop = max((number + 1 for number, facts in enumerate(ahead) if facts), default=0)
+    for number, (turn, facts) in enumerate(zip(made[: stop + 1], ahead, strict=False)):
+        target = Target(decision="stop" if number == stop else "continue", facts=facts)
         yield turn.model_copy(update={"target": target})
 
 

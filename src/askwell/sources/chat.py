@@ -4,8 +4,9 @@
 
 All but `messages` may be left out, and a line may be the bare list of messages. Without an id a conversation is
 called FILE:LINE, without a group it is its own. Content is a string, or OpenAI's list of text parts, which are
-joined by line breaks; `developer` is read as system. Other fields are not read, and counted. Lines are read as
-bytes, so that a bad one spoils no other; a blank line is no record.
+joined by line breaks; `developer` is read as system. A message may carry annotated dialogue acts, from which `askwell
+label` reads exact truth: `"acts": [{"act": "REQUEST", "slot": "fever", "service": "clinic"}]`. Other fields are not
+read, and counted. Lines are read as bytes, so that a bad one spoils no other; a blank line is no record.
 """
 
 import codecs
@@ -16,7 +17,9 @@ from itertools import count as numbers
 from pathlib import Path
 from typing import Any
 
-from askwell.records import Role
+from pydantic import ValidationError
+
+from askwell.records import Act, Role
 from askwell.sources.drafts import Draft, Fault, Rejected, Said, shown
 
 NAMES = ("*.jsonl", "*.ndjson")
@@ -24,7 +27,7 @@ MAX_LINE = 32 << 20
 """Longest line, in bytes; a longer one is no conversation but a file without line breaks."""
 
 FIELDS = frozenset(("messages", "id", "group", "goal", "outcome"))
-MESSAGE_FIELDS = frozenset(("role", "content"))
+MESSAGE_FIELDS = frozenset(("role", "content", "acts"))
 ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 RENAMES: dict[str, Role] = {
     **dict.fromkeys(("human", "patient", "customer", "client", "caller", "person", "prompter"), "user"),
@@ -169,7 +172,19 @@ def message_of(message: Any, which: str) -> Said:
     role = message["role"]
     if not isinstance(role, str) or role not in ROLES:
         raise Fault("unknown role", f"{which}: {renamed(role)}", shown(message))
-    return {"role": ROLES[role], "content": content_of(message, which)}
+    said: Said = {"role": ROLES[role], "content": content_of(message, which)}
+    if message.get("acts"):
+        said["acts"] = acts_of(message["acts"], which)
+    return said
+
+
+def acts_of(value: Any, which: str) -> tuple[Act, ...]:
+    """The annotated acts of a message."""
+    try:
+        return tuple(Act.model_validate(act) for act in value)
+    except (ValidationError, TypeError):
+        detail = f'{which}; write [{{"act": "REQUEST", "slot": "...", "service": "..."}}]'
+        raise Fault("acts cannot be read", detail, shown(value)) from None
 
 
 def renamed(role: Any) -> str:

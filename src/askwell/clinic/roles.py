@@ -1,0 +1,112 @@
+"""Every role of a language model, played by the clinic: it gets the prompts that a large model would get.
+
+`answer` is the reply function of `askwell.mock_endpoint`: from the body of a chat completion to the text of the answer.
+It knows a role by its prompt's own first part, reads the fenced texts in the other as anyone would, and answers with
+the oracle's truth. With an error rate it is wrong that often, always about the same requests: an extractor leaves a
+fact out or makes one up, a judge gives any verdict. What stands in no known prompt it answers in a plain sentence.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any, ClassVar
+
+from askwell.clinic.knowledge import World
+from askwell.clinic.language import Oracle, sentences
+from askwell.llm import prompts
+
+FENCED = re.compile(r"<data (\w+)>\n(.*?)\n</data \1>", re.DOTALL)
+Body = dict[str, Any]
+
+
+class Roles:
+    """The clinic's answers. `errors` maps a role (the name of its prompt) to the share of requests it gets wrong."""
+
+    NAMES: ClassVar[tuple[str, ...]] = ("extract_dialogue", "extract_turn", "grade")
+
+    def __init__(self, world: World, *, errors: Mapping[str, float] | None = None, seed: int = 0) -> None:
+        self.world, self.oracle, self.seed = world, Oracle(world), seed
+        self.errors = dict(errors or {})
+        played: tuple[Callable[[list[str], Random | None], object], ...] = (self.extract, self.extract, self.grade)
+        self.roles = dict(zip(self.NAMES, played, strict=True))
+        # Up to its first field, a prompt's first part is the same in every request.
+        self._known = {prompts.FIELD.split(prompts.load(name).system)[0]: name for name in self.roles}
+        self._fact_of = {self.fact(finding, there): finding for finding in world.finding_ids for there in (True, False)}
+
+    def answer(self, body: Body) -> str:
+        """The text of an answer."""
+        messages = body["messages"]
+        name = next((name for start, name in self._known.items() if messages[0]["content"].startswith(start)), None)
+        if name is None:
+            return "I play the roles of a simulated clinic and do not know this one."
+        parts = [text for _, text in FENCED.findall(messages[1]["content"])]
+        return json.dumps(self.roles[name](parts, self.wrong(name, parts)))
+
+    def wrong(self, role: str, parts: list[str]) -> Random | None:
+        """Where this request is one that the role gets wrong: the draw of how. The same request, the same mistake."""
+        digest = hashlib.sha256(json.dumps([self.seed, role, parts]).encode()).digest()
+        draw = Random(digest)
+        return draw if draw.random() < self.errors.get(role, 0.0) else None
+
+    def fact(self, finding: str, present: bool) -> str:
+        """A finding as a fact in words."""
+        lay = self.world.findings[self.world.place[finding]].lay[0]
+        return f"{'has' if present else 'does not have'} {lay}"
+
+    def finding_of(self, fact: str) -> str | None:
+        """The finding behind a fact in the words of `fact`."""
+        return self._fact_of.get(fact)
+
+    def extract(self, parts: list[str], wrong: Random | None) -> object:
+        """The facts that the expert asks for and the person then tells, in the last of the parts."""
+        facts: list[dict[str, Any]] = []
+        asked: dict[str, int] = {}
+        for message in map(json.loads, parts[-1].splitlines()):
+            if message["speaker"] == "expert":
+                question = self.oracle.question(message["says"])
+                if question is not None:
+                    asked |= {finding: int(message["number"]) for finding in question.findings}
+                continue
+            for sentence in sentences(message["says"]):
+                for finding, present in self.oracle.statements(sentence).items():
+                    if finding in asked:
+                        fact = {"quote": sentence, "fact": self.fact(finding, present)}
+                        facts.append({**fact, "asked": asked.pop(finding), "told": message["number"]})
+        if wrong is not None:
+            facts = self.mistaken(facts, wrong)
+        return {"facts": facts}
+
+    def mistaken(self, facts: list[dict[str, Any]], draw: Random) -> list[dict[str, Any]]:
+        """One fact left out, or one that is true of somebody else."""
+        if facts and draw.random() < 0.5:
+            facts.pop(draw.randrange(len(facts)))
+        elif facts:
+            other = draw.choice(self.world.finding_ids)
+            facts.append({**draw.choice(facts), "fact": self.fact(other, draw.random() < 0.5)})
+        return facts
+
+    def grade(self, parts: list[str], wrong: Random | None) -> object:
+        """What a reply is worth against the facts still to be found out."""
+        facts, conversation, reply = parts
+        wanted = {self.finding_of(json.loads(fact)) for fact in facts.splitlines()}
+        question = self.oracle.question(reply)
+        count = "none" if question is None else "two" if question.fault == "double" else "one"
+        if question is None and "?" in reply:
+            count = "one"
+        asked = set(question.findings) if question else set()
+        if wrong is not None:
+            match = wrong.choice(("direct", "related", "neither"))
+            return {"reason": "a mistake", "questions": count, "match": match}
+        known = self.told(conversation)
+        match = "direct" if asked & wanted else "related" if asked - known else "neither"
+        return {"reason": f"asks for {', '.join(sorted(asked)) or 'nothing'}", "questions": count, "match": match}
+
+    def told(self, conversation: str) -> set[str]:
+        """What the person has said so far."""
+        found: set[str] = set()
+        for message in map(json.loads, conversation.splitlines()):
+            if message["speaker"] == "person":
+                found |= self.oracle.statements(message["says"]).keys()
+        return found

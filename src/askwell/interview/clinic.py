@@ -1,0 +1,123 @@
+"""People to interview in the simulated clinic: their case, what they answer, and who decides by exact reasoning."""
+
+from collections.abc import Sequence
+from random import Random
+from typing import NamedTuple
+
+import numpy as np
+
+from askwell.clinic import language, logs
+from askwell.clinic.knowledge import World
+from askwell.clinic.language import Oracle, introduced, introduction
+from askwell.clinic.reasoning import Asker, Belief, Truth
+from askwell.interview.loop import Answer
+from askwell.records import Case, Message
+
+YES, NO = "has ", "has not "
+"""How a fact names a finding, before its id."""
+
+
+class Visitor(NamedTuple):
+    """Somebody: the case that an asker sees, and the truth."""
+
+    case: Case
+    truth: Truth
+
+
+def visitors(world: World, count: int, *, seed: int, unseen: bool = True) -> list[Visitor]:
+    """People with their complaints, worded as no log is where `unseen`."""
+    found = []
+    for number in range(count):
+        draw = Random(f"visitor {seed} {number}")
+        truth, complaints = logs.case(world, np.random.default_rng([seed, number, 1]), draw, test=True)
+        told = [
+            language.tell(world, name, bool(truth.present[world.place[name]]), draw, unseen=unseen)
+            for name in complaints
+        ]
+        facts = [fact(name, bool(truth.present[world.place[name]])) for name in world.finding_ids]
+        case = Case(
+            id=f"visitor-{seed}-{number}",
+            group=f"visitor-{seed}-{number}",
+            split="test",
+            initial_information=" ".join([introduction(truth.person), *told]),
+            facts=tuple(facts),
+            inquiry="What is behind it?",
+            options={condition.id: condition.name for condition in world.conditions},
+            answer=truth.condition,
+        )
+        found.append(Visitor(case, truth))
+    return found
+
+
+def fact(finding: str, present: bool) -> str:
+    """A finding as a fact."""
+    return f"{YES if present else NO}{finding}"
+
+
+def answers_in(facts: Sequence[str]) -> dict[str, bool]:
+    """The findings that facts state."""
+    return {text.removeprefix(NO).removeprefix(YES): not text.startswith(NO) for text in facts}
+
+
+class ClinicPatient:
+    """Answers what it understands, truthfully; half of the vague and learned questions it does not."""
+
+    def __init__(self, world: World, oracle: Oracle, visitor: Visitor, *, unseen: bool = True) -> None:
+        self.world, self.oracle, self.visitor, self.unseen = world, oracle, visitor, unseen
+        self._draw = Random(f"answers {visitor.case.id}")
+
+    def answer(self, question: str) -> Answer:
+        """What it says, and the facts in it."""
+        read = self.oracle.question(question)
+        puzzled = read is not None and read.fault in ("vague", "jargon") and self._draw.random() < 0.5
+        if read is None or not read.findings or puzzled:
+            return Answer(self._draw.choice(language.talk()["not_understood"]), ())
+        present = {name: bool(self.visitor.truth.present[self.world.place[name]]) for name in read.findings}
+        told = [
+            language.tell(self.world, name, there, self._draw, unseen=self.unseen) for name, there in present.items()
+        ]
+        return Answer(" ".join(told), tuple(fact(name, there) for name, there in present.items()))
+
+
+class ExactDecisionMaker:
+    """Chooses the most probable condition given all that was said: the best that anyone could make of it."""
+
+    def __init__(self, world: World, oracle: Oracle) -> None:
+        self.world, self.oracle = world, oracle
+
+    def choose(self, case: Case, revealed: Sequence[str]) -> tuple[str, float]:
+        """The condition and its posterior probability."""
+        belief = self.belief(case.initial_information, answers_in(revealed))
+        return belief.best, float(belief.posterior.max())
+
+    def belief(self, opening: str, answers: dict[str, bool]) -> Belief:
+        """What opening words and answers amount to."""
+        person = introduced(opening)
+        assert person is not None, "visitors say who they are"
+        return Belief.of(self.world, person, self.oracle.statements(opening) | answers)
+
+
+class SpeakingAsker:
+    """An asker of `clinic.reasoning` that speaks: it reads the conversation, and asks in the clinic's words."""
+
+    def __init__(
+        self, world: World, oracle: Oracle, asker: Asker, *, stop_marker: str = "<stop />", seed: int = 0
+    ) -> None:
+        self.maker, self.asker, self.stop_marker = ExactDecisionMaker(world, oracle), asker, stop_marker
+        self._draw = Random(f"asker {seed}")
+
+    def replies(self, conversations: Sequence[Sequence[Message]]) -> list[str]:
+        """The next question of each, or the stop marker."""
+        return [self.reply(messages) for messages in conversations]
+
+    def reply(self, messages: Sequence[Message]) -> str:
+        oracle, world = self.maker.oracle, self.maker.world
+        answers: dict[str, bool] = {}
+        asked: set[str] = set()
+        for message in messages[1:]:
+            if message.role == "user":
+                answers |= oracle.statements(message.content)
+            elif question := oracle.question(message.content):
+                asked |= set(question.findings)
+        finding = self.asker.next(self.maker.belief(messages[0].content, answers), asked)
+        return self.stop_marker if finding is None else language.ask(world, finding, self._draw)
