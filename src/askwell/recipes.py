@@ -107,6 +107,10 @@ class Caps(Section):
     """Money, in the currency of `prices`."""
 
 
+CLINIC = "clinic:"
+"""The address of the simulated clinic, which is no server but plays every role in this process."""
+
+
 class Endpoint(Section):
     """An OpenAI-compatible endpoint: a server on this machine, one in the cellar, or a commercial one."""
 
@@ -115,7 +119,7 @@ class Endpoint(Section):
     )
 
     base_url: str = "http://localhost:8000/v1"
-    """Where it is; nothing is sent anywhere else."""
+    """Where it is; nothing is sent anywhere else. `clinic:` is the simulated clinic, in this process."""
     model: str
     """The model's name there."""
     key_variable: str = ""
@@ -150,7 +154,8 @@ class Endpoint(Section):
     @model_validator(mode="after")
     def _plain_address(self) -> Self:
         parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
+        plain = parts.scheme in ("http", "https") and parts.hostname and not parts.query and not parts.username
+        if not plain and self.base_url != CLINIC:
             raise ValueError(
                 f"endpoint.base_url {self.base_url!r} must be http(s)://HOST[:PORT]/PATH, without a user or query; "
                 "a key belongs into the variable that endpoint.key_variable names"

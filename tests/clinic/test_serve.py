@@ -44,3 +44,12 @@ def test_logs_are_labelled_over_http_and_the_endpoint_accounts_for_it(tmp_path):
 def test_what_it_does_not_know_is_refused(tmp_path, fields, message):
     with pytest.raises(RecipeError, match=message):
         serve.inputs(recipes.ClinicServeRecipe(output=tmp_path, **fields))
+
+
+def test_a_recipe_that_names_the_clinic_needs_no_server(tmp_path):
+    logs = tmp_path / "logs" / "logs.jsonl"
+    assert main(["clinic", "logs", "--conversations", "10", "--output", str(logs.parent)]) == 0
+    assert main(["ingest", "--source", "chat", "--input", str(logs), "--output", str(tmp_path / "visits")]) == 0
+    where = ["--truth", "llm", "--endpoint.model", "clinic", "--endpoint.base_url", "clinic:"]
+    assert main(["label", "--input", str(tmp_path / "visits"), *where, "--output", str(tmp_path / "turns")]) == 0
+    assert runs.counts_of(tmp_path / "turns")["conversations"] == {"ok": 10}

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel
 
+from askwell.clinic.endpoint import transport_of
 from askwell.grading.replies import Parsed, parse
 from askwell.grading.rewards import grade, reward
 from askwell.llm import prompts, stage, structured
@@ -65,7 +66,7 @@ class Judge:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="judge", daemon=True)
         self._thread.start()
-        self.client = self._await(self._open(run, transport))
+        self.client = self._await(self._open(run, transport or transport_of(endpoint)))
 
     async def _open(self, run: str, transport: Transport | None) -> Client:
         return await Client(self.endpoint, self._store, run=run, transport=transport).__aenter__()

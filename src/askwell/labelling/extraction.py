@@ -27,6 +27,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from askwell import jsonl, runs
+from askwell.clinic.endpoint import transport_of
 from askwell.errors import DataError
 from askwell.labelling.hindsight import MADE_BY, decision_points, turns
 from askwell.llm import estimate, prompts, stage, structured
@@ -120,7 +121,9 @@ async def extracted(
     recipe: LabelRecipe, store: Store, spool: stage.Spool, transport: Transport | None
 ) -> tuple[dict[str, int], dict[str, Any]]:
     """Every conversation through the endpoint; returns their number by state, and the account."""
-    client = Client(endpoint_of(recipe), store, run=str(recipe.output.resolve()), transport=transport)
+    endpoint = endpoint_of(recipe)
+    transport = transport or transport_of(endpoint)
+    client = Client(endpoint, store, run=str(recipe.output.resolve()), transport=transport)
 
     async def work(conversation: Conversation) -> list[list[dict[str, Any]]]:
         """The facts of each call, as JSON."""
