@@ -34,6 +34,7 @@ COMMANDS = {
     "train": Command(recipes.TrainRecipe, "askwell.training.sft"),
     "evaluate turns": Command(recipes.EvaluateTurnsRecipe, "askwell.evaluation.turns"),
     "evaluate interviews": Command(recipes.EvaluateInterviewsRecipe, "askwell.evaluation.interviews"),
+    "study demo": Command(recipes.StudyDemoRecipe, "askwell.studies.demo"),
     "study learn-to-ask": Command(recipes.StudyRecipe, "askwell.studies.learn_to_ask"),
 }
 

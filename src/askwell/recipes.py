@@ -530,6 +530,17 @@ class StudyRecipe(Recipe):
     """Stages side by side, each in a process of its own; 0: one a core, or one alone where there is a GPU."""
 
 
+class StudyDemoRecipe(Recipe):
+    """The whole way in the simulated clinic, from experts' logs to a page worth looking at."""
+
+    free = frozenset({"workers"})
+
+    conversations: int = Field(default=1500, ge=20)
+    """Experts' conversations to learn from."""
+    workers: int = Field(default=0, ge=0)
+    """Stages side by side, each in a process of its own; 0: one a core."""
+
+
 def essential(section: Section) -> dict[str, Any]:
     """The fields that decide what comes out, as JSON holds them."""
     dumped = section.model_dump(mode="json")

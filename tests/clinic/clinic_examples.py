@@ -49,7 +49,9 @@ def world_of(
     male, ages, modifiers). A condition may have fewer findings here than a file must give it.
     """
     names = dict.fromkeys([*(name for row in probabilities.values() for name in row), *findings])
-    rates = dict.fromkeys(names, base) if isinstance(base, float) else {name: base.get(name, 0.05) for name in names}
+    rates = (
+        dict.fromkeys(names, base) if isinstance(base, float | int) else {name: base.get(name, 0.05) for name in names}
+    )
     conditions = []
     for condition, row in probabilities.items():
         likely = {name: 0.5 for name, chance in row.items() if chance >= 0.5}

@@ -23,6 +23,8 @@ CERTAIN = 1e-12
 """No answer is impossible: probabilities of answers stay this far from 0 and 1, whatever a modifier makes of them."""
 TIE = 1e-9
 """Worths closer than this are equal."""
+FIRST = 3
+"""Of the questions worth most as one of a pair, how many Reference follows further: beside the one that gains most."""
 
 
 class Tables(NamedTuple):
@@ -151,13 +153,13 @@ class Myopic:
 class Reference:
     """Asks for the largest P(most probable condition is right) - cost per question, over all plans that it considers.
 
-    They are: any two questions, and up to `series` questions that each gain the most information; both may stop after
-    any answer. Two alone give up early where only several together change the most probable condition. It stops where
-    no plan is worth its cost; at no cost it never does. Ties go to information gain.
+    They are: any two questions; and one of the few most promising, then up to `series` questions that each gain the
+    most information; all may stop after any answer. Two alone give up early where only several together change the most
+    probable condition. It stops where no plan is worth its cost; at no cost it never does. Ties go to information gain.
     """
 
     cost: float
-    series: int = 6
+    series: int = 5
 
     def next(self, belief: Belief, asked: Collection[str]) -> str | None:
         places, held = belief.open(asked), belief.posterior
@@ -165,10 +167,11 @@ class Reference:
             return None
         chances, doubts = belief.tables.chances[:, :, places], belief.tables.doubts[:, places]
         gain, worth = gains(held, chances[1], doubts), pair_worths(held, chances, self.cost)
-        free = np.ones((1, len(places)), bool)
-        longer = series_worth(held[None], free, chances[1], doubts, self.cost, self.series)[0]
-        if longer > held.max() + TIE:
-            worth[gain.argmax()] = max(worth[gain.argmax()], longer)
+        first = np.unique([*np.argsort(-worth, kind="stable")[:FIRST], gain.argmax()])
+        mass = np.concatenate((held[:, None] * chances[:, :, first]).swapaxes(1, 2))
+        free = np.tile(~np.eye(len(places), dtype=bool)[first], (2, 1))
+        then = series_worth(mass, free, chances[1], doubts, self.cost, self.series)
+        worth[first] = np.maximum(worth[first], then.reshape(2, -1).sum(axis=0) - self.cost)
         if worth.max() < held.max() - TIE:
             return None
         ties = np.flatnonzero(worth >= worth.max() - TIE)

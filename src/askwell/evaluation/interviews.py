@@ -7,13 +7,15 @@ random questions, and the reference asker. Every figure is one of a small invent
 move, never how a large model would score.
 """
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from askwell import jsonl, runs
-from askwell.clinic.knowledge import FOLDER, World, load
+from askwell.clinic import knowledge
+from askwell.clinic.knowledge import FOLDER, World
 from askwell.clinic.language import Oracle
 from askwell.clinic.reasoning import Asker as Reasoner
 from askwell.clinic.reasoning import Myopic, Random, Reference
@@ -45,7 +47,7 @@ def plan(recipe: EvaluateInterviewsRecipe) -> dict[str, object]:
 
 def run(recipe: EvaluateInterviewsRecipe, run: runs.Run) -> dict[str, object]:
     """Interview, then the same patients for the bounds."""
-    world = load()
+    world = knowledge.load()
     oracle = Oracle(world)
     people = visitors(world, recipe.cases, seed=recipe.seed)
     maker = ExactDecisionMaker(world, oracle)
@@ -79,6 +81,12 @@ def run(recipe: EvaluateInterviewsRecipe, run: runs.Run) -> dict[str, object]:
         "accuracy": round(found.accuracy.value or 0, 4),
         "mean questions": round(found.questions.value or 0, 3),
     }
+
+
+def load(directory: Path) -> dict[str, Any]:
+    """report.json of a finished run."""
+    runs.require(directory, made_by="askwell evaluate interviews")
+    return json.loads((directory / "report.json").read_text(encoding="utf-8"))
 
 
 def asker_of(recipe: EvaluateInterviewsRecipe, world: World, oracle: Oracle) -> Asker:

@@ -15,7 +15,7 @@ def draw(rows: Mapping[str, Path], file: Path) -> bool:
 
     `rows` maps a name to the folder of its runs. False where there is none to draw.
     """
-    found = {name: [rewards(run) for run in sorted(folder.iterdir())] for name, folder in rows.items()}
+    found = {name: [rewards(run) for run in sorted(folder.iterdir()) if run.is_dir()] for name, folder in rows.items()}
     if not found:
         return False
     try:
