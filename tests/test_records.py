@@ -21,7 +21,15 @@ def test_every_example_on_the_page_is_a_record(name, text):
 
 
 def test_the_page_shows_every_record_that_a_stage_writes():
-    assert [name for name, _ in EXAMPLES] == ["Conversation", "Turn", "Reply", "Grade", "QuestionSet"]
+    assert [name for name, _ in EXAMPLES] == [
+        "Conversation",
+        "Turn",
+        "Reply",
+        "Grade",
+        "QuestionSet",
+        "Case",
+        "Episode",
+    ]
 
 
 def test_records_are_frozen_and_closed():
