@@ -22,3 +22,19 @@ def loopback_only():
     socket.socket.connect = connect
     yield
     socket.socket.connect = plain
+
+
+@pytest.fixture(scope="session")
+def world():
+    """The simulated clinic."""
+    from askwell.clinic.knowledge import load
+
+    return load()
+
+
+@pytest.fixture(scope="session")
+def oracle(world):
+    """Who reads what is said in it."""
+    from askwell.clinic.language import Oracle
+
+    return Oracle(world)

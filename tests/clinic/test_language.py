@@ -6,18 +6,8 @@ from collections import Counter
 import pytest
 
 from askwell.clinic import language
-from askwell.clinic.knowledge import LEVELS, Person, load
-from askwell.clinic.language import Oracle, Question, introduced, introduction
-
-
-@pytest.fixture(scope="module")
-def world():
-    return load()
-
-
-@pytest.fixture(scope="module")
-def oracle(world):
-    return Oracle(world)
+from askwell.clinic.knowledge import LEVELS, Person
+from askwell.clinic.language import Question, introduced, introduction
 
 
 def questions(world):

@@ -6,7 +6,6 @@ import pytest
 
 from askwell import recipes, runs
 from askwell.cli import main
-from askwell.clinic.knowledge import load
 from askwell.clinic.roles import Roles
 from askwell.grading.judge import Judge
 from askwell.labelling import extraction
@@ -14,11 +13,6 @@ from askwell.llm.transport import InProcess
 from askwell.mock_endpoint import MockEndpoint
 from askwell.recipes import Endpoint
 from askwell.records import Reply, Turn
-
-
-@pytest.fixture(scope="module")
-def world():
-    return load()
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,7 @@ import random
 import pytest
 
 from askwell import recipes, runs
-from askwell.clinic.knowledge import load
-from askwell.clinic.language import Oracle, talk
+from askwell.clinic.language import talk
 from askwell.clinic.reasoning import Reference
 from askwell.errors import RecipeError
 from askwell.evaluation import interviews as stage
@@ -71,16 +70,6 @@ def test_an_interview_ends_after_enough_questions_and_a_marker_inside_a_text_end
 
 def test_stopping_at_once_decides_by_the_opening():
     assert held(Script("<stop />")).decision == "no"
-
-
-@pytest.fixture(scope="module")
-def world():
-    return load()
-
-
-@pytest.fixture(scope="module")
-def oracle(world):
-    return Oracle(world)
 
 
 def test_patients_tell_the_truth_about_what_they_are_asked_and_no_more(world, oracle):

@@ -86,7 +86,7 @@ class Spool:
         self._file.close()
 
 
-def carry_out(
+async def each(
     items: Iterable[T],
     work: Callable[[T], Awaitable[Any]],
     client: Client,
@@ -100,19 +100,6 @@ def carry_out(
     `work` returns what JSON can hold, or raises Failed. Raises EndpointError where the endpoint is lost for good, the
     budget is used up, or too many items have no usable answer.
     """
-    return asyncio.run(each(items, work, client, spool, total=total, noun=noun))
-
-
-async def each(
-    items: Iterable[T],
-    work: Callable[[T], Awaitable[Any]],
-    client: Client,
-    spool: Spool,
-    *,
-    total: int | None = None,
-    noun: str = "items",
-) -> dict[str, int]:
-    """As `carry_out`, on the running loop."""
     gc.freeze()  # what is there now stays: the collector need not go through it while calls come and go
     waiting = ((ordinal, item) for ordinal, item in enumerate(items) if ordinal not in spool)
     progress = Progress(client, spool, total, noun)
