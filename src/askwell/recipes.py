@@ -410,6 +410,8 @@ class ClinicLogsRecipe(Recipe):
     """How many."""
     skill: Literal["expert", "average", "novice", "mixed"] = "expert"
     """How well the experts ask; `mixed` takes turns."""
+    systems: tuple[str, ...] = ()
+    """Body systems whose conditions there are: files of `askwell/texts/clinic` by name; empty for all."""
 
 
 class ClinicServeRecipe(Recipe):
@@ -494,6 +496,8 @@ class EvaluateInterviewsRecipe(Recipe):
     `clinic:myopic`, `clinic:random`."""
     cases: int = Field(default=300, ge=1)
     """Patients to interview."""
+    systems: tuple[str, ...] = ()
+    """Body systems whose conditions there are: files of `askwell/texts/clinic` by name; empty for all."""
     most: int = Field(default=12, ge=1)
     """Questions after which an interview ends."""
     cost: float = Field(default=0.01, ge=0)

@@ -207,9 +207,26 @@ def read(path: Path) -> System:
 
 
 @lru_cache(maxsize=4)
-def load(folder: Path = FOLDER) -> World:
-    """The world in a folder's files, in the order of their names. Raises DataError."""
-    files = sorted(folder.glob("*.toml"))
+def load(folder: Path = FOLDER, *, systems: tuple[str, ...] = ()) -> World:
+    """The world in a folder's files, in the order of their names; with `systems`, only the conditions of these files
+    and the findings that say something about them. Raises DataError."""
+    files = {path.stem: read(path) for path in sorted(folder.glob("*.toml"))}
     if not files:
         raise DataError(f"{folder}: no *.toml in it")
-    return World(map(read, files))
+    if unknown := sorted(set(systems) - files.keys()):
+        raise DataError(f"{folder}: no body system {', '.join(map(repr, unknown))}; known: {', '.join(files)}")
+    if not systems:
+        return World(files.values())
+    kept = {name: file.condition if name in systems else () for name, file in files.items()}
+    telling = {
+        finding
+        for conditions in kept.values()
+        for condition in conditions
+        for finding in (*condition.findings, *(modifier.finding for modifier in condition.modifiers))
+    }
+    return World(
+        file.model_copy(
+            update={"condition": kept[name], "finding": tuple(found for found in file.finding if found.id in telling)}
+        )
+        for name, file in files.items()
+    )

@@ -51,13 +51,13 @@ def inputs(recipe: ClinicLogsRecipe) -> list[Path]:
 
 def plan(recipe: ClinicLogsRecipe) -> dict[str, object]:
     """What will be written."""
-    world = load()
+    world = load(systems=recipe.systems)
     return {"conversations": recipe.conversations, "findings": len(world.findings), "conditions": len(world.conditions)}
 
 
 def run(recipe: ClinicLogsRecipe, run: Run) -> dict[str, object]:
     """Write logs.jsonl."""
-    world = load()
+    world = load(systems=recipe.systems)
     messages = 0
     with (run.path / "logs.jsonl").open("w", encoding="utf-8") as file:
         for log in logs(world, recipe):

@@ -47,7 +47,7 @@ def plan(recipe: EvaluateInterviewsRecipe) -> dict[str, object]:
 
 def run(recipe: EvaluateInterviewsRecipe, run: runs.Run) -> dict[str, object]:
     """Interview, then the same patients for the bounds."""
-    world = knowledge.load()
+    world = knowledge.load(systems=recipe.systems)
     oracle = Oracle(world)
     people = visitors(world, recipe.cases, seed=recipe.seed)
     maker = ExactDecisionMaker(world, oracle)

@@ -30,14 +30,16 @@ create table if not exists calls (
 create index if not exists calls_by_run on calls (run, state);
 create table if not exists abilities (endpoint text primary key, structured text not null);
 """
-CLAIM = """
-insert into calls (id, run, model, role, key, bytes, tokens, cost, state) values (?, ?, ?, ?, ?, ?, ?, ?, 'sent')
-"""
-SETTLE = "update calls set state = ?, tokens = ?, cost = ?, prompt_tokens = ?, completion_tokens = ? where id = ?"
-ANSWER = "insert or ignore into answers (key, body) values (?, ?)"
-ABILITY = "insert or replace into abilities (endpoint, structured) values (?, ?)"
+CALL = (
+    "insert or replace into calls "
+    "(id, run, model, role, key, bytes, tokens, cost, state, prompt_tokens, completion_tokens) values {rows}"
+)
+ANSWER = "insert or ignore into answers (key, body) values {rows}"
+ABILITY = "insert or replace into abilities (endpoint, structured) values {rows}"
 MOST = 512
 """Writes of one commit."""
+VARIABLES = 999
+"""Values of one statement that every SQLite takes."""
 GATHER = 0.005
 """Seconds that a commit waits for company where the last one had any."""
 
@@ -194,13 +196,14 @@ class Store(Answers):
 
     async def claim(self, claim: Claim) -> None:
         """Durable before the request is sent."""
-        await self._write((CLAIM, claim))
+        await self._write((CALL, (*claim, "sent", None, None)))
 
     async def settle(
         self, claim: Claim, state: str, tokens: int, cost: float, usage: tuple[int | None, int | None], raw: str | None
     ) -> None:
         """What became of a claim, with the response where there is one; durable before anyone sees it."""
-        statements: list[tuple[str, tuple[Any, ...]]] = [(SETTLE, (state, tokens, cost, *usage, claim.id))]
+        settled = claim._replace(tokens=tokens, cost=cost)
+        statements: list[tuple[str, tuple[Any, ...]]] = [(CALL, (*settled, state, *usage))]
         if raw is not None:
             self._filter.add(claim.key)
             statements.append((ANSWER, (claim.key, raw)))
@@ -246,9 +249,9 @@ class Store(Answers):
                             groups.setdefault(statement, []).append(values)
                     self._writer.execute("begin immediate")
                     self._alone = self._alone and self._version == self._data_version()
-                    # A claim stands before what settles it: CLAIM is always the first of a call.
-                    for statement in sorted(groups, key=(CLAIM, SETTLE, ANSWER, ABILITY).index):
-                        self._writer.executemany(statement, groups[statement])
+                    for statement, rows in groups.items():
+                        for call in many(statement, rows):
+                            self._writer.execute(*call)
                     self._writer.execute("commit")
             except EndpointError as found:
                 # What was not committed is told to nobody, and nothing is written any more.
@@ -280,6 +283,16 @@ def connect(path: Path) -> sqlite3.Connection:
     connection.execute("pragma journal_mode = wal")
     connection.execute("pragma synchronous = full")
     return connection
+
+
+def many(statement: str, rows: list[tuple[Any, ...]]) -> Iterator[tuple[str, list[Any]]]:
+    """Few statements for many rows, with their values: each runs without the interpreter's lock, where `executemany`
+    would take and give it back for every row, against the thread that makes the calls."""
+    row = f"({', '.join('?' * len(rows[0]))})"
+    most = VARIABLES // len(rows[0])
+    for first in range(0, len(rows), most):
+        part = rows[first : first + most]
+        yield statement.format(rows=", ".join([row] * len(part))), [value for values in part for value in values]
 
 
 def tell(waiting: list["asyncio.Future[None]"], error: Exception | None) -> None:
