@@ -495,7 +495,9 @@ class EvaluateInterviewsRecipe(Recipe):
     """Checkpoint directory or Hugging Face name of the policy; or an asker of the clinic: `clinic:reference`,
     `clinic:myopic`, `clinic:random`."""
     cases: int = Field(default=300, ge=1)
-    """Patients to interview."""
+    """Patients to interview, none of whom any log knows."""
+    split: Literal["dev", "test"] = "test"
+    """Of `test` the words and the complaints of some conditions stand in no log for training; of `dev` they may."""
     systems: tuple[str, ...] = ()
     """Body systems whose conditions there are: files of `askwell/texts/clinic` by name; empty for all."""
     most: int = Field(default=12, ge=1)

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from askwell import recipes, runs
-from askwell.clinic.language import talk
+from askwell.clinic.language import Oracle, sentences, talk
 from askwell.clinic.reasoning import Reference
 from askwell.errors import RecipeError
 from askwell.evaluation import interviews as stage
@@ -90,6 +90,21 @@ def test_visitors_are_reproducible_and_say_who_they_are(world, oracle):
     for visitor in one:
         assert oracle.statements(visitor.case.initial_information)
         assert visitor.case.options[visitor.case.answer]
+
+
+def test_visitors_of_test_use_words_that_no_log_for_training_has(world):
+    kept = {text for finding in world.findings for text in (finding.yes[-1], finding.no[-1])}
+
+    def said(split):
+        people = visitors(world, 60, seed=2, split=split)
+        patients = [ClinicPatient(world, Oracle(world), visitor) for visitor in people[:10]]
+        answers = [patient.answer("Do you have a fever?").text for patient in patients]
+        return [sentence for visitor in people for sentence in sentences(visitor.case.initial_information)[1:]], answers
+
+    told, answers = said("test")
+    assert {*told, *answers} <= kept
+    told, answers = said("dev")
+    assert not {*told, *answers} & kept
 
 
 def test_the_reference_reads_the_conversation_and_asks_what_it_does_not_know(world, oracle):

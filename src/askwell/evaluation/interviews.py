@@ -49,7 +49,7 @@ def run(recipe: EvaluateInterviewsRecipe, run: runs.Run) -> dict[str, object]:
     """Interview, then the same patients for the bounds."""
     world = knowledge.load(systems=recipe.systems)
     oracle = Oracle(world)
-    people = visitors(world, recipe.cases, seed=recipe.seed)
+    people = visitors(world, recipe.cases, seed=recipe.seed, split=recipe.split)
     maker = ExactDecisionMaker(world, oracle)
 
     def held(asker: Asker) -> list[Episode]:

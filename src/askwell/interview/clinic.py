@@ -11,7 +11,7 @@ from askwell.clinic.knowledge import World
 from askwell.clinic.language import Oracle, introduced, introduction
 from askwell.clinic.reasoning import Asker, Belief, Truth
 from askwell.interview.loop import Answer
-from askwell.records import Case, Message
+from askwell.records import Case, Message, Split
 
 YES, NO = "has ", "has not "
 """How a fact names a finding, before its id."""
@@ -24,12 +24,12 @@ class Visitor(NamedTuple):
     truth: Truth
 
 
-def visitors(world: World, count: int, *, seed: int, unseen: bool = True) -> list[Visitor]:
-    """People with their complaints, worded as no log is where `unseen`."""
-    found = []
+def visitors(world: World, count: int, *, seed: int, split: Split = "test") -> list[Visitor]:
+    """People with their complaints: those of `test` are worded as no log for training is."""
+    found, unseen = [], split == "test"
     for number in range(count):
         draw = Random(f"visitor {seed} {number}")
-        truth, complaints = logs.case(world, np.random.default_rng([seed, number, 1]), draw, test=True)
+        truth, complaints = logs.case(world, np.random.default_rng([seed, number, 1]), draw, test=unseen)
         told = [
             language.tell(world, name, bool(truth.present[world.place[name]]), draw, unseen=unseen)
             for name in complaints
@@ -38,7 +38,7 @@ def visitors(world: World, count: int, *, seed: int, unseen: bool = True) -> lis
         case = Case(
             id=f"visitor-{seed}-{number}",
             group=f"visitor-{seed}-{number}",
-            split="test",
+            split=split,
             initial_information=" ".join([introduction(truth.person), *told]),
             facts=tuple(facts),
             inquiry="What is behind it?",
@@ -62,8 +62,8 @@ def answers_in(facts: Sequence[str]) -> dict[str, bool]:
 class ClinicPatient:
     """Answers what it understands, truthfully; half of the vague and learned questions it does not."""
 
-    def __init__(self, world: World, oracle: Oracle, visitor: Visitor, *, unseen: bool = True) -> None:
-        self.world, self.oracle, self.visitor, self.unseen = world, oracle, visitor, unseen
+    def __init__(self, world: World, oracle: Oracle, visitor: Visitor) -> None:
+        self.world, self.oracle, self.visitor = world, oracle, visitor
         self._draw = Random(f"answers {visitor.case.id}")
 
     def answer(self, question: str) -> Answer:
@@ -73,9 +73,8 @@ class ClinicPatient:
         if read is None or not read.findings or puzzled:
             return Answer(self._draw.choice(language.talk()["not_understood"]), ())
         present = {name: bool(self.visitor.truth.present[self.world.place[name]]) for name in read.findings}
-        told = [
-            language.tell(self.world, name, there, self._draw, unseen=self.unseen) for name, there in present.items()
-        ]
+        unseen = self.visitor.case.split == "test"
+        told = [language.tell(self.world, name, there, self._draw, unseen=unseen) for name, there in present.items()]
         return Answer(" ".join(told), tuple(fact(name, there) for name, there in present.items()))
 
 
