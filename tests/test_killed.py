@@ -32,31 +32,45 @@ def run_killed(command, *, within, kills, rng):
 
 
 @pytest.fixture(scope="module")
-def conversations(tmp_path_factory):
+def given(tmp_path_factory):
+    """What the stages read: raw dialogues, and conversations of either kind."""
     folder = tmp_path_factory.mktemp("killed")
-    data = toy_sgd.write(folder / "sgd", 1500)
-    subprocess.run(
-        askwell("ingest", "--source", "sgd", "--input", data, "--output", folder / "conversations"),
-        check=True,
-        capture_output=True,
-    )
+    toy_sgd.write(folder / "sgd", 1500)
+    logs = folder / "logs"
+    for arguments in (
+        ("ingest", "--source", "sgd", "--input", folder / "sgd", "--output", folder / "conversations"),
+        ("clinic", "logs", "--conversations", "300", "--output", logs),
+        ("ingest", "--source", "chat", "--input", logs / "logs.jsonl", "--output", folder / "visits"),
+    ):
+        subprocess.run(askwell(*arguments), check=True, capture_output=True)
     return folder
 
 
-@pytest.mark.parametrize("command", ["ingest", "label"])
-def test_a_killed_stage_ends_with_the_records_of_an_undisturbed_one(conversations, command, tmp_path):
-    arguments = {
-        "ingest": ("ingest", "--source", "sgd", "--input", conversations / "sgd", "--output"),
-        "label": ("label", "--input", conversations / "conversations", "--output"),
-    }[command]
+STAGES = {
+    "ingest": "ingest --source sgd --input {given}/sgd",
+    "label": "label --input {given}/conversations",
+    "label by endpoint": (
+        "label --truth llm --input {given}/visits --endpoint.base_url clinic: --endpoint.model clinic"
+    ),
+    "clinic logs": "clinic logs --conversations 500",
+    "grader": "grader --input {given}/conversations",
+    "interviews": "evaluate interviews --policy clinic:myopic --cases 60",
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_stage_ends_with_the_records_of_an_undisturbed_one(given, stage, tmp_path):
+    arguments = [word.format(given=given) for word in STAGES[stage].split()] + ["--output"]
     began = time.monotonic()
     subprocess.run(askwell(*arguments, tmp_path / "undisturbed"), check=True, capture_output=True)
     within = time.monotonic() - began
-    run_killed(askwell(*arguments, tmp_path / "killed"), within=within, kills=4, rng=random.Random(command))
-    assert (tmp_path / "killed" / "manifest.json").exists()
-    for name in ("records.jsonl", "recipe.json"):
-        before, after = (tmp_path / run / name for run in ("undisturbed", "killed"))
-        assert before.read_text().replace("undisturbed", "killed") == after.read_text()
-    left = {path.name for path in (tmp_path / "killed").iterdir()}
-    expected = {path.name for path in (tmp_path / "undisturbed").iterdir()}
-    assert left == expected
+    # The answers of an endpoint are stored beside the run, for all runs there: each has a folder of its own.
+    killed = tmp_path / "apart" / "killed"
+    run_killed(askwell(*arguments, killed), within=within, kills=4 if within < 3 else 2, rng=random.Random(stage))
+    assert (killed / "manifest.json").exists()
+    for name in ("records.jsonl", "logs.jsonl", "report.json"):
+        assert (killed / name).exists() == (tmp_path / "undisturbed" / name).exists()
+        if (killed / name).exists():
+            assert (killed / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+    left = {path.name for path in killed.iterdir()}
+    assert left == {path.name for path in (tmp_path / "undisturbed").iterdir()}
