@@ -128,3 +128,11 @@ def test_no_flag_value_ends_in_anything_but_a_value_or_a_recipe_error(text):
 
 def test_shares_leave_a_train_split():
     assert Shares(dev=0.2, test=0.7).test == 0.7
+
+
+def test_none_is_a_word_and_null_is_nothing():
+    given = override(dict(MINIMAL), ["--rollouts.scale", "none", "--limit", "null"])
+    recipe = resolve(TrainRecipe, given)
+    assert recipe.rollouts.scale == "none" and recipe.limit is None
+    with pytest.raises(RecipeError, match="limit"):
+        resolve(TrainRecipe, override(dict(MINIMAL), ["--limit", "none"]))

@@ -525,7 +525,7 @@ class StudyRecipe(Recipe):
     free = frozenset({"workers"})
 
     data: Path
-    """Folder of the Schema-Guided Dialogue data, with `train` and `dev` in it."""
+    """Folder of the Schema-Guided Dialogue data, with `train` and `dev` in it; or `clinic`, the simulated clinic."""
     rows: tuple[StudyRow, ...] = ("base", "sft", "dpo", "grpo", "cispo", "gspo", "no_content", "no_decision", "sum")
     """Rows of the table."""
     budget: Literal["small", "full"] = "full"
@@ -541,8 +541,8 @@ class StudyDemoRecipe(Recipe):
 
     free = frozenset({"workers"})
 
-    conversations: int = Field(default=1500, ge=20)
-    """Experts' conversations to learn from."""
+    conversations: int | None = Field(default=None, ge=20)
+    """Experts' conversations to learn from, where not as many as the demo was made for."""
     workers: int = Field(default=0, ge=0)
     """Stages side by side, each in a process of its own; 0: one a core."""
 
@@ -603,7 +603,7 @@ def override(values: dict[str, Any], flags: list[str]) -> dict[str, Any]:
 
 def scalar(text: str) -> object:
     """A flag's value: `null`, a YAML list or mapping, else the text itself, which pydantic turns into the type."""
-    if text in ("null", "none", "None"):
+    if text == "null":  # `none` is a value of some settings
         return None
     if text[:1] in ("[", "{"):
         try:

@@ -4,17 +4,17 @@ import pytest
 
 from askwell import recipes, runs
 from askwell.recipes import ScratchModel
-from askwell.studies import demo
+from askwell.studies import clinic, demo
 
 
 @pytest.fixture
 def small(monkeypatch):
-    size = demo.Size(ScratchModel(vocabulary=600, hidden=16, layers=1, heads=2), 0.2, 0.2, 0.3, 6)
-    monkeypatch.setattr(demo, "SIZE", size)
+    scratch = ScratchModel(vocabulary=600, hidden=16, layers=1, heads=2)
+    monkeypatch.setattr(demo, "SIZE", clinic.Size(60, scratch, 0.2, 0.2, 0.2, 0.3, 6))
 
 
 def test_every_stage_runs_and_the_page_holds_the_table_curves_and_interviews(tmp_path, small):
-    recipe = recipes.StudyDemoRecipe(output=tmp_path / "demo", conversations=60, workers=1)
+    recipe = recipes.StudyDemoRecipe(output=tmp_path / "demo", workers=1)
     counts = runs.carry_out(demo, recipe, "study demo")
     assert counts["stages"] == 12
     page = (tmp_path / "demo" / "index.html").read_text()

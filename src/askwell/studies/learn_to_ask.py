@@ -1,9 +1,9 @@
 """`askwell study learn-to-ask`: Learn-to-Ask's table on real dialogues with exact truth, from raw data to report.
 
-Data: the Schema-Guided Dialogue corpus, whose annotated acts say at every turn what the expert still went on to find
-out and when it stopped asking. Policies see the `train` folder's training split alone and are evaluated on its test
-split, and, as out of distribution, on the `dev` folder, more than half of whose dialogues are about services that no
-policy has seen.
+With `--data clinic` it takes place in the simulated clinic (`studies.clinic`). Else the data is the Schema-Guided
+Dialogue corpus, whose annotated acts say at every turn what the expert still went on to find out and when it stopped
+asking. Policies see the `train` folder's training split alone and are evaluated on its test split, and, as out of
+distribution, on the `dev` folder, more than half of whose dialogues are about services that no policy has seen.
 
     data/          ingest train and dev, label both
     graders/       reward: one kind of model, five eighths of the dialogues; judge: another kind, the other three
@@ -20,7 +20,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from askwell import recipes, runs
 from askwell.errors import DataError
@@ -33,7 +33,8 @@ from askwell.recipes import Optimizer, Reward, Rollouts, ScratchModel, StudyReci
 from askwell.records import Conversation, Grade, Turn
 from askwell.runs import Run
 from askwell.sources import ingest
-from askwell.studies import curves, schedule
+from askwell.studies import clinic, curves, schedule
+from askwell.studies.rows import DECODING, MODES, ROLLED, ROWS, method_of, seeds_of
 from askwell.studies.schedule import Step
 from askwell.training import dpo, grpo, sft
 
@@ -58,34 +59,25 @@ BUDGETS = {
     "small": Budget(1500, ScratchModel(vocabulary=2048, hidden=128, layers=3, heads=4), 3, 3, 0.5, 0.6, 100),
     "full": Budget(None, ScratchModel(vocabulary=2048, hidden=128, layers=4, heads=4), 2, 3, 0.5, 3, 1000),
 }
-DECODING = {"sampled": 1.0, "greedy": 0.0}
 SETS = {"test": "held-out dialogues of the training services", "dev": "out of distribution: the dev folder"}
-ROWS = {
-    "base": "base: a language model of whole dialogues",
-    "sft": "SFT: the expert's next utterance or the stop marker",
-    "dpo": "DPO: the expert's choice against an utterance irrelevant to the dialogue, from SFT",
-    "grpo": "GRPO: Learn-to-Ask's reward R_s (1 + 2 R_a) + Omega, from SFT",
-    "cispo": "CISPO: the same reward",
-    "gspo": "GSPO: the same reward",
-    "no_content": "no R_a: GRPO with 3 R_s + Omega",
-    "no_decision": "no R_s: GRPO with 2 R_a + Omega, on turns where the expert asks",
-    "sum": "sum: GRPO with R_s + R_a + Omega",
-}
-MODES = {"no_content": "without_content", "no_decision": "without_decision", "sum": "sum"}
-ROLLED = ("grpo", "cispo", "gspo", *MODES)
-SEVERAL = ("base", "sft", "grpo", "cispo")
-"""Rows that are trained with every seed."""
 
 
 def inputs(recipe: StudyRecipe) -> list[Path]:
-    """The data's two folders."""
+    """The data's two folders, or the clinic's knowledge."""
+    if in_clinic(recipe):
+        return clinic.inputs()
     for folder in ("train", "dev"):
         if not (recipe.data / folder).is_dir():
             raise DataError(
                 f"{recipe.data}: no folder {folder!r} in it; --data names a copy of the Schema-Guided Dialogue data "
-                "with dialogues_*.json in `train` and `dev`"
+                "with dialogues_*.json in `train` and `dev`, or `clinic`"
             )
     return [recipe.data / "train", recipe.data / "dev"]
+
+
+def in_clinic(recipe: StudyRecipe) -> bool:
+    """Whether the study takes place in the simulated clinic."""
+    return recipe.data == Path("clinic")
 
 
 def plan(recipe: StudyRecipe) -> dict[str, object]:
@@ -105,11 +97,17 @@ def run(recipe: StudyRecipe, run: Run) -> dict[str, object]:
     schedule.carry_out(chain, workers=workers(recipe), root=run.path, done=done)
     elapsed = round(time.monotonic() - began)
     cost = {str(step.output.relative_to(run.path)): runs.manifest_of(step.output)["seconds"] for step in chain}
-    tables = {name: rows_of(recipe, run.path, name) for name in SETS}
-    gains = {name: against_sft(recipe, run.path, name) for name in SETS}
-    runs.write_json(run.report, {"tables": tables, "against sft": gains, "seconds": cost, "elapsed": elapsed})
     drawn = curves.draw({row: run.path / row for row in recipe.rows if row in ROLLED}, run.path / "rewards.png")
-    runs.write_text(run.path / "report.md", markdown(recipe, run.path, tables, gains, cost, plot=drawn))
+    if in_clinic(recipe):
+        found = clinic.tables(recipe, run.path)
+        page = clinic.markdown(recipe, found, cost, plot=drawn)
+    else:
+        tables = {name: rows_of(recipe, run.path, name) for name in SETS}
+        gains = {name: against_sft(recipe, run.path, name) for name in SETS}
+        found = {"tables": tables, "against sft": gains}
+        page = markdown(recipe, run.path, tables, gains, cost, plot=drawn)
+    runs.write_json(run.report, {**found, "seconds": cost, "elapsed": elapsed})
+    runs.write_text(run.path / "report.md", page)
     return {"stages": len(cost), "seconds_of_stages": round(sum(cost.values())), "seconds": elapsed}
 
 
@@ -118,14 +116,11 @@ def workers(recipe: StudyRecipe) -> int:
     return recipe.workers or (1 if Path("/dev/nvidia0").exists() else schedule.cores())
 
 
-def seeds_of(recipe: StudyRecipe, row: str) -> list[int]:
-    """The seeds of a row."""
-    several = row in SEVERAL and recipe.budget != "small"
-    return [recipe.seed + number for number in range(recipe.seeds if several else 1)]
-
-
 def steps(recipe: StudyRecipe, root: Path) -> Iterator[Step]:
     """All stages of the study, in an order in which each finds what it reads."""
+    if in_clinic(recipe):
+        yield from clinic.steps(recipe, root)
+        return
     yield from data_steps(recipe, root)
     yield from grader_steps(root)
     yield from policy_steps(recipe, root)
@@ -242,10 +237,9 @@ def dpo_recipe(recipe: StudyRecipe, root: Path, common: Mapping[str, Any]) -> re
 
 def rollout_recipe(recipe: StudyRecipe, root: Path, row: str, common: Mapping[str, Any]) -> recipes.TrainRecipe:
     """Learn-to-Ask and its ablations, from the SFT policy of a seed. docs/LOG.md says how the settings were found."""
-    mode: Any = MODES.get(row, "both")
     return recipes.TrainRecipe(
         **common,
-        method=cast(Any, "grpo" if row in MODES else row),
+        method=method_of(row),
         input=root / "data" / "train-turns",
         model=str(root / "sft" / str(common["seed"]) / "checkpoint"),
         output=root / row / str(common["seed"]),
@@ -258,7 +252,7 @@ def rollout_recipe(recipe: StudyRecipe, root: Path, row: str, common: Mapping[st
             updates=2,
             max_new_tokens=32,
             scale="none",
-            reward=Reward(mode=mode),
+            reward=Reward(mode=MODES.get(row, "both")),
         ),
         optimizer=Optimizer(learning_rate=1e-4),
     )

@@ -10,8 +10,8 @@ from askwell import runs
 from askwell.clinic.knowledge import load
 from askwell.records import Episode
 
-NAMES = {"base": "base", "sft": "SFT", "learn_to_ask": "Learn-to-Ask"}
-COLORS = {"base": "#8a8f98", "sft": "#c77d2e", "learn_to_ask": "#2a6fbb", "reference": "#2f8f5b", "random": "#bbb"}
+NAMES = {"base": "base", "sft": "SFT", "cispo": "Learn-to-Ask"}
+COLORS = {"base": "#8a8f98", "sft": "#c77d2e", "cispo": "#2a6fbb", "reference": "#2f8f5b", "random": "#bbb"}
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1c1e21}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.35rem .8rem;border-bottom:1px solid #ddd;text-align:right}
@@ -27,9 +27,15 @@ HEAD = """<!doctype html>
 
 
 def html(
-    found: Mapping[str, Any], cost: Mapping[str, float], why: Mapping[str, str], *, elapsed: int, root: Path
+    found: Mapping[str, Any],
+    cost: Mapping[str, float],
+    why: Mapping[str, str],
+    *,
+    elapsed: int,
+    curve: Path,
+    talks: Mapping[str, Path],
 ) -> str:
-    """The page."""
+    """The page. `cost` and `why` say seconds and purpose of each stage; `talks` where each row's interviews stand."""
     parts = [
         HEAD,
         f"<style>{STYLE}</style><h1>Asking well, and knowing when to stop</h1>",
@@ -41,9 +47,9 @@ def html(
         f"Were everything known, it would be {cell(found['everything known'])}.</p>",
         chart({**found["interviews"], **found["bounds"]}),
         "<h2>Reward while training</h2>",
-        image(root / "rewards.png", "mean reward of rollouts by draw"),
+        image(curve, "mean reward of rollouts by draw"),
         "<h2>Three interviews, side by side</h2>",
-        interviews(root),
+        interviews(talks),
         "<h2>What was done, and what it cost</h2>",
         "<table><tr><th>stage<th>seconds<th style='text-align:left'>why</tr>",
         *(
@@ -67,9 +73,9 @@ def table(found: Mapping[str, Any]) -> str:
     for policy, name in NAMES.items():
         turns, talks = found["turns"][policy], found["interviews"][policy]
         cells = [turns["TR"], turns["WA"], turns["WS"], talks["accuracy"], talks["questions"]]
-        mark = " class=best" if policy == "learn_to_ask" else ""
+        mark = " class=best" if policy == "cispo" else ""
         rows.append(f"<tr{mark}><td>{name}{''.join(f'<td>{cell(figure)}' for figure in cells)}</tr>")
-    best, trained = found["bounds"]["reference"], found["interviews"]["learn_to_ask"]
+    best, trained = found["bounds"]["reference"], found["interviews"]["cispo"]
     cells = f"<td>{cell(best['accuracy'])}<td>{cell(best['questions'])}"
     rows.append(f"<tr><td>best possible asker<td>–<td>–<td>–{cells}</tr>")
     asked = round(trained["questions"]["value"] or 0)
@@ -134,11 +140,11 @@ def image(path: Path, alt: str) -> str:
     return f"<img alt='{escape(alt)}' style='max-width:100%' src='data:image/png;base64,{data}'>"
 
 
-def interviews(root: Path, count: int = 3) -> str:
+def interviews(talks: Mapping[str, Path], count: int = 3) -> str:
     """The same patients as each policy asked them; those that the last policy asked something."""
     names = {condition.id: condition.name for condition in load().conditions}
-    made = {policy: episodes(root / f"interviews-{policy}") for policy in NAMES}
-    places = [i for i, episode in enumerate(made["learn_to_ask"]) if episode.exchanges][:count]
+    made = {policy: episodes(talks[policy]) for policy in NAMES}
+    places = [i for i, episode in enumerate(made["cispo"]) if episode.exchanges][:count]
     parts = []
     for place in places:
         parts.append("<div class=side>")
