@@ -26,6 +26,8 @@ ROOMS = [
     "weights",
     "decoding",
     "generation",
+    "local_endpoint",
+    "endpoints",
     "labelling",
     "grading",
     "training",

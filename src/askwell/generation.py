@@ -1,7 +1,7 @@
 """What a local policy says, and how likely it finds what was said. Reads a policy's folder, writes nothing."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from askwell import rendering, weights
 from askwell.decoding.replies import sample
@@ -20,6 +20,14 @@ Ids = tuple[list[int], list[int]]
 """Ids of a context and of a reply."""
 FORWARD = 16
 """Replies measured in a forward pass, those of like length together: less of the work is padding."""
+
+
+class Said(NamedTuple):
+    """A reply as it was drawn: its text, how many tokens it took, its end's included, and whether it reached one."""
+
+    text: str
+    tokens: int
+    ended: bool
 
 
 class LocalPolicy:
@@ -55,9 +63,30 @@ class LocalPolicy:
 
         Greedy at temperature 0, else a pure function of the arguments.
         """
+        said = self.said(
+            [self.fitted(context, None, spare=max_new_tokens)[0] for context in contexts],
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            samples=samples,
+        )
+        return [reply.text for reply in said]
+
+    def said(
+        self,
+        contexts: Sequence[Sequence[int]],
+        *,
+        temperature: float,
+        top_p: float,
+        max_new_tokens: int,
+        seed: int | Sequence[int],
+        samples: int = 1,
+    ) -> list[Said]:
+        """As `replies`, for contexts as token ids that leave the model room; `seed`: one for all, or one a context."""
         drawn = sample(
             self.model,
-            [self.fitted(context, None, spare=max_new_tokens)[0] for context in contexts],
+            contexts,
             group=samples,
             temperature=temperature,
             top_p=top_p,
@@ -66,8 +95,11 @@ class LocalPolicy:
             pad=self.pad,
             seed=seed,
         )
-        said = self.tokenizer.batch_decode([reply for group in drawn for reply in group], skip_special_tokens=True)
-        return [text.strip() for text in said]
+        replies = [reply for group in drawn for reply in group]
+        texts = self.tokenizer.batch_decode(replies, skip_special_tokens=True)
+        return [
+            Said(text.strip(), len(reply), reply[-1] in self.ends) for text, reply in zip(texts, replies, strict=True)
+        ]
 
     def nll(self, contexts: Sequence[Sequence[Message]], replies: Sequence[str]) -> list[tuple[float, int]]:
         """Of each reply, its end-of-turn token included: negative log-likelihood (sum, nats) and number of tokens."""

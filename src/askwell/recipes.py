@@ -109,6 +109,8 @@ class Caps(Section):
 
 CLINIC = "clinic:"
 """The address of the simulated clinic, which is no server but plays every role in this process."""
+LOCAL = "local:"
+"""The address of a checkpoint that is loaded in this process and answers as a server would."""
 
 
 class Endpoint(Section):
@@ -119,9 +121,10 @@ class Endpoint(Section):
     )
 
     base_url: str = "http://localhost:8000/v1"
-    """Where it is; nothing is sent anywhere else. `clinic:` is the simulated clinic, in this process."""
+    """Where it is; nothing is sent anywhere else. In this process, without a server: `local:` is the checkpoint that
+    `model` names, `clinic:` the simulated clinic."""
     model: str
-    """The model's name there."""
+    """The model's name there; for `local:` a checkpoint directory or Hugging Face name."""
     key_variable: str = ""
     """Environment variable that holds the key; empty: none is sent."""
     concurrency: int = Field(default=256, ge=1)
@@ -135,7 +138,7 @@ class Endpoint(Section):
     structured: Literal["auto", "json_schema", "json_object", "text"] = "auto"
     """How structured answers are asked for; `auto` finds out what the endpoint takes."""
     extra_body: dict[str, Any] = {}
-    """More fields of the request's body; null takes one out."""
+    """More fields of the request's body; null takes one out. `local:` knows `seed` alone."""
     timeout: float = Field(default=600.0, gt=0)
     """Seconds that an attempt may take at most; less once the endpoint is known to be faster."""
     patience: float = Field(default=600.0, gt=0)
@@ -155,13 +158,29 @@ class Endpoint(Section):
     def _plain_address(self) -> Self:
         parts = urlsplit(self.base_url)
         plain = parts.scheme in ("http", "https") and parts.hostname and not parts.query and not parts.username
-        if not plain and self.base_url != CLINIC:
+        if not plain and self.base_url not in (CLINIC, LOCAL):
             raise ValueError(
                 f"endpoint.base_url {self.base_url!r} must be http(s)://HOST[:PORT]/PATH, without a user or query; "
                 "a key belongs into the variable that endpoint.key_variable names"
             )
         if taken := {"model", "messages", "stream", "n", "response_format"} & set(self.extra_body):
             raise ValueError(f"endpoint.extra_body must not hold {', '.join(sorted(taken))}, which askwell sets itself")
+        return self
+
+    @model_validator(mode="after")
+    def _plain_sampling(self) -> Self:
+        if self.base_url != LOCAL:
+            return self
+        if self.structured not in ("auto", "text"):
+            raise ValueError(
+                f"endpoint.structured {self.structured!r} cannot be enforced by `{LOCAL}`, which samples freely; leave "
+                "it out: answers are read leniently and asked for once more where they cannot be read"
+            )
+        if any(name != "seed" or type(value) is not int for name, value in self.extra_body.items()):
+            raise ValueError(
+                f"endpoint.extra_body {self.extra_body!r}: `{LOCAL}` knows `seed` alone, a whole number; temperature, "
+                "top_p and max_tokens are fields of the endpoint"
+            )
         return self
 
 

@@ -68,21 +68,35 @@ def load(name: str, *, lora: Lora | None = None, trainable: bool = False) -> Pol
     adapters = (Path(place) / "adapter_config.json").is_file()
     if adapters and lora is not None:
         raise RecipeError(f"model {name!r} is itself a LoRA policy; drop `lora` to go on training its adapters")
+    with readable(name):
+        if adapters:
+            from peft import AutoPeftModelForCausalLM
+
+            model = AutoPeftModelForCausalLM.from_pretrained(place, is_trainable=trainable, dtype=torch.float32)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
+    tokenizer = load_tokenizer(name)
+    return Policy(adapt(model, lora) if lora else model, tokenizer)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a policy by path or name, without its weights. Raises DataError."""
+    with readable(name):
+        tokenizer = AutoTokenizer.from_pretrained(locate(name))
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Inside, what `transformers` says of a policy that it cannot load is a DataError, in one line."""
     try:
         with quiet():
-            if adapters:
-                from peft import AutoPeftModelForCausalLM
-
-                model = AutoPeftModelForCausalLM.from_pretrained(place, is_trainable=trainable, dtype=torch.float32)
-            else:
-                model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(place)
+            yield
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"model {name!r}: no causal language model and tokenizer can be loaded: {reason}") from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return Policy(adapt(model, lora) if lora else model, tokenizer)
 
 
 def adapt(model: Any, lora: Lora) -> Any:

@@ -108,6 +108,14 @@ def test_the_body_holds_what_the_recipe_says():
     assert "response_format" not in chat.settings(endpoint, None, "json_schema")
 
 
+def test_where_there_is_a_seed_each_sample_has_its_own():
+    fields = chat.settings(endpoint_of(extra_body={"seed": 7}), None)
+    bodies = [json.loads(chat.body_of(fields, Request(question(1), sample=sample))) for sample in (0, 1, 2)]
+    assert [body["seed"] for body in bodies] == [7, 8, 9]
+    plain = chat.settings(endpoint_of(), None)
+    assert chat.body_of(plain, Request(question(1), sample=1)) == chat.body_of(plain, Request(question(1)))
+
+
 def test_half_a_character_is_sent_as_an_escape():
     request = Request(({"role": "user", "content": "a\ud800é"},))
     assert json.loads(chat.body_of({}, request))["messages"][0]["content"] == "a\ud800é"

@@ -40,17 +40,20 @@ def sample(
     max_new_tokens: int,
     ends: Sequence[int],
     pad: int,
-    seed: int,
+    seed: int | Sequence[int],
 ) -> list[list[list[int]]]:
     """`group` replies a context, each with its end token where it reached one; greedy at temperature 0.
 
     A pure function of the arguments. Every reply has random numbers of its own: which contexts share a batch changes
-    it by rounding alone. The model is evaluated, without gradients, and left in its mode. Raises DataError for a model
-    that cannot be used so, or that gives no probabilities.
+    it by rounding alone. `seed`: one for all of them, or one a context, whose replies then do not depend on the
+    others. The model is evaluated, without gradients, and left in its mode. Raises DataError for a model that cannot be
+    used so, or that gives no probabilities.
     """
     how = Drawing(temperature, top_p, max_new_tokens, ends, pad)
-    own = torch.Generator().manual_seed(seed)
-    chances = torch.rand((len(contexts), group, max_new_tokens), generator=own, dtype=torch.float64)
+    if isinstance(seed, int):
+        chances = uniform((len(contexts), group, max_new_tokens), seed)
+    else:
+        chances = torch.stack([uniform((group, max_new_tokens), own) for own in seed])
     replies: list[list[list[int]]] = [[] for _ in contexts]
     with evaluated(model), torch.no_grad():
         for batch in read(model, [tuple(context) for context in contexts], group=group, spare=max_new_tokens):
@@ -58,6 +61,11 @@ def sample(
             for number, place in enumerate(batch.places):
                 replies[place] = said[number * group : (number + 1) * group]
     return replies
+
+
+def uniform(shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    """Random numbers in [0, 1) of a seed, whatever the global generator's state."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def decoded(model: Any, batch: Batch, chances: torch.Tensor, how: Drawing) -> list[list[int]]:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from askwell import jsonl, runs, weights
+from askwell import endpoints, jsonl, runs, weights
 from askwell.errors import DataError, RecipeError
 from askwell.evaluation import report, sampling
 from askwell.evaluation.agreement import Agreement, Opinion, agreement, perplexities
@@ -49,12 +49,13 @@ def inputs(recipe: EvaluateTurnsRecipe) -> list[Path]:
     paths = [recipe.input, recipe.grader, recipe.second_grader, Path(recipe.policy)]
     if recipe.reader is not None:
         paths.append(Path(recipe.reader))
-    return [path for path in paths if path is not None and path.exists()]
+    judge = [] if recipe.judge is None else endpoints.inputs(recipe.judge)
+    return [*(path for path in paths if path is not None and path.exists()), *judge]
 
 
 def plan(recipe: EvaluateTurnsRecipe) -> dict[str, object]:
     """How many replies will be drawn and graded."""
-    check(recipe)
+    inputs(recipe)
     selected = select(recipe)
     return {**counts_of(selected), "replies": len(selected.turns) * recipe.samples}
 

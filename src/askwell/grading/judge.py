@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel
 
-from askwell.clinic.endpoint import transport_of
+from askwell import endpoints
 from askwell.grading.replies import Parsed, parse
 from askwell.grading.rewards import grade, reward
 from askwell.llm import prompts, stage, structured
@@ -58,15 +58,17 @@ class Judge:
         most: float | None = None,
         transport: Transport | None = None,
     ) -> None:
-        self.endpoint, self.stop_marker = endpoint, stop_marker
+        self.endpoint, self.stop_marker = endpoints.pinned(endpoint), stop_marker
         self.most = endpoint.max_unscored if most is None else most
         self.states: Counter[str] = Counter()
         self.prompt = prompts.load(PROMPT)
+        # A model that cannot be loaded leaves neither a thread nor an open file behind.
+        transport = transport or endpoints.transport_of(endpoint)
         self._store = Store(store)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="judge", daemon=True)
         self._thread.start()
-        self.client = self._await(self._open(run, transport or transport_of(endpoint)))
+        self.client = self._await(self._open(run, transport))
 
     async def _open(self, run: str, transport: Transport | None) -> Client:
         return await Client(self.endpoint, self._store, run=run, transport=transport).__aenter__()

@@ -26,8 +26,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from askwell import jsonl, runs
-from askwell.clinic.endpoint import transport_of
+from askwell import endpoints, jsonl, runs
 from askwell.errors import DataError
 from askwell.labelling.hindsight import MADE_BY, decision_points, turns
 from askwell.llm import estimate, prompts, stage, structured
@@ -71,7 +70,7 @@ def inputs(recipe: LabelRecipe) -> list[Path]:
     """The run that is read. Refuses, before anything is sent, to send elsewhere what was not redacted."""
     runs.require(recipe.input, made_by=MADE_BY)
     permit(endpoint_of(recipe), redacted=runs.redacted(recipe.input), what=recipe.input)
-    return [recipe.input, *texts(recipe)]
+    return [recipe.input, *texts(recipe), *endpoints.inputs(endpoint_of(recipe))]
 
 
 def texts(recipe: LabelRecipe) -> list[Path]:
@@ -83,7 +82,7 @@ def plan(recipe: LabelRecipe) -> dict[str, object]:
     """Calls, tokens and money that the stage will take."""
     inputs(recipe)
     chosen = conversations(recipe)
-    endpoint = endpoint_of(recipe)
+    endpoint = endpoints.pinned(endpoint_of(recipe))
     found = estimate.estimate(
         endpoint,
         store_of(endpoint, recipe.output),
@@ -121,8 +120,8 @@ async def extracted(
     recipe: LabelRecipe, store: Store, spool: stage.Spool, transport: Transport | None
 ) -> tuple[dict[str, int], dict[str, Any]]:
     """Every conversation through the endpoint; returns their number by state, and the account."""
-    endpoint = endpoint_of(recipe)
-    transport = transport or transport_of(endpoint)
+    endpoint = endpoints.pinned(endpoint_of(recipe))
+    transport = transport or endpoints.transport_of(endpoint)
     client = Client(endpoint, store, run=str(recipe.output.resolve()), transport=transport)
 
     async def work(conversation: Conversation) -> list[list[dict[str, Any]]]:

@@ -82,8 +82,13 @@ def settings(endpoint: Endpoint, kind: type[BaseModel] | None, structured: str =
 
 
 def body_of(fields: Mapping[str, Any], request: Request) -> bytes:
-    """The JSON body of a request, as it is sent and as its key is made: the same bytes for the same meaning."""
-    return canonical({**fields, "messages": request.messages})
+    """The JSON body of a request, as it is sent and as its key is made: the same bytes for the same meaning.
+
+    Where the fields hold a seed, sample number k is drawn with the k-th after it: one seed is one answer.
+    """
+    seed = fields.get("seed")
+    own = {"seed": seed + request.sample} if isinstance(seed, int) else {}
+    return canonical({**fields, **own, "messages": request.messages})
 
 
 def key_of(base_url: str, body: bytes, sample: int) -> str:

@@ -23,7 +23,7 @@ from askwell.llm.chat import Answer, Failure, Request
 from askwell.llm.pace import Breaker, Pace, Timeouts, backoff
 from askwell.llm.store import Claim, Store
 from askwell.llm.transport import Http, Transport, Unreachable
-from askwell.recipes import CLINIC, Endpoint
+from askwell.recipes import CLINIC, LOCAL, Endpoint
 
 ALIKE = 4
 """Failures of one class after which a call is given up."""
@@ -298,7 +298,7 @@ def key_in(endpoint: Endpoint, environment: Mapping[str, str]) -> str | None:
 def local(base_url: str) -> bool:
     """Whether an endpoint is on this machine."""
     host = urlsplit(base_url).hostname or ""
-    return base_url == CLINIC or host == "localhost" or host == "::1" or host.startswith("127.")
+    return base_url in (CLINIC, LOCAL) or host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 def permit(endpoint: Endpoint, *, redacted: bool, what: Path) -> None:

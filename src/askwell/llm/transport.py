@@ -57,7 +57,7 @@ class Http:
 
 
 class InProcess:
-    """A function from a request's body to (status, headers, body): a simulation, or a local checkpoint."""
+    """A function from a request's body to (status, headers, body): a simulation."""
 
     def __init__(self, answer: Callable[[dict[str, Any]], Awaitable[tuple[int, Mapping[str, str], bytes]]]) -> None:
         self._answer = answer

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from askwell import runs
+from askwell import endpoints, runs
 from askwell.errors import DataError, RecipeError
 from askwell.grading.grades import graded
 from askwell.grading.judge import Judge
@@ -60,7 +60,7 @@ def inputs(recipe: TrainRecipe) -> list[Path]:
     read = reading.inputs(recipe)
     if settings.judge is not None:
         permit(settings.judge, redacted=runs.redacted(recipe.input), what=recipe.input)
-        return read
+        return [*read, *endpoints.inputs(settings.judge)]
     assert settings.grader is not None
     return [*read, settings.grader]
 
