@@ -533,6 +533,8 @@ class EvaluateInterviewsRecipe(Recipe):
     """System prompt: a file of `askwell/texts/prompts` by name, or empty for none; as in training."""
     shown: int = Field(default=3, ge=0)
     """Interviews printed in the report."""
+    bounds: bool = True
+    """Let the reference asker and one that draws its questions interview the same people, too."""
 
 
 StudyRow = Literal["base", "sft", "dpo", "grpo", "cispo", "gspo", "no_content", "no_decision", "sum"]

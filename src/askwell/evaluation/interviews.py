@@ -60,11 +60,11 @@ def run(recipe: EvaluateInterviewsRecipe, run: runs.Run) -> dict[str, object]:
     episodes = held(asker_of(recipe, world, oracle))
     jsonl.write(run.records, episodes)
     found = figures(episodes, people, most=recipe.most, seed=recipe.seed)
-    log.info("%d interviews; bounds on the same patients", len(episodes))
+    log.info("%d interviews%s", len(episodes), "; bounds on the same patients" if recipe.bounds else "")
     bounds = {
         name: figures(held(speaking(name, recipe, world, oracle)), people, most=recipe.most, seed=recipe.seed)
         for name in ("reference", "random")
-        if recipe.policy != f"clinic:{name}"
+        if recipe.bounds and recipe.policy != f"clinic:{name}"
     }
     everything = [maker.choose(visitor.case, visitor.case.facts)[0] == visitor.case.answer for visitor in people]
     full = mean_interval([float(right) for right in everything], [visitor.case.group for visitor in people])

@@ -51,13 +51,14 @@ class Size(NamedTuple):
     rollout_epochs: float
     people: int
     """Interviews of each evaluation."""
-    systems: tuple[str, ...] = ("skin",)
+    systems: tuple[str, ...] = ("respiratory",)
     skill: Any = "average"
     question_cost: float = 0.5
+    """Without it a policy that is unsure goes on asking: four turns in five are turns to ask at."""
 
 
 SMALL = ScratchModel(vocabulary=1500, hidden=128, layers=3, heads=4)
-SIZES = {"small": Size(4000, SMALL, 1.25, 1.5, 0.5, 0.3, 500), "full": Size(16000, SMALL, 2, 2, 0.5, 1, 2000)}
+SIZES = {"small": Size(6000, SMALL, 1.25, 1.5, 0.5, 0.3, 1000), "full": Size(16000, SMALL, 2, 2, 0.5, 1, 2000)}
 
 
 def inputs() -> list[Path]:
@@ -73,7 +74,8 @@ def steps(recipe: StudyRecipe, root: Path) -> Iterator[Step]:
     for row in recipe.rows:
         for seed in seeds_of(recipe, row):
             for decoding in DECODING:
-                yield from evaluation_steps(size, root, row, seed, decoding, people=recipe.seed)
+                bounds = (row, seed, decoding) == (recipe.rows[0], recipe.seed, "sampled")
+                yield from evaluation_steps(size, root, row, seed, decoding, people=recipe.seed, bounds=bounds)
 
 
 def data_steps(size: Size, root: Path, seed: int) -> Iterator[Step]:
@@ -191,8 +193,11 @@ def rollout_recipe(size: Size, root: Path, row: str, seed: int) -> recipes.Train
     )
 
 
-def evaluation_steps(size: Size, root: Path, row: str, seed: int, decoding: str, *, people: int) -> Iterator[Step]:
-    """A policy at logged turns and in conversation. `people` is the seed of whom it meets: the same for all rows."""
+def evaluation_steps(
+    size: Size, root: Path, row: str, seed: int, decoding: str, *, people: int, bounds: bool
+) -> Iterator[Step]:
+    """A policy at logged turns and in conversation. `people` is the seed of whom it meets: the same for all rows, so
+    that one of them is enough to state the `bounds`."""
     checkpoint = str(root / row / str(seed) / "checkpoint")
     yield Step(
         "evaluate turns",
@@ -221,6 +226,7 @@ def evaluation_steps(size: Size, root: Path, row: str, seed: int, decoding: str,
             most=MOST,
             temperature=DECODING[decoding],
             max_new_tokens=LONGEST,
+            bounds=bounds,
             output=interviews_of(root, row, seed, decoding),
             seed=people,
         ),

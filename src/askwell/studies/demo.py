@@ -61,7 +61,9 @@ def steps(recipe: StudyDemoRecipe, root: Path) -> Iterator[Step]:
     yield from clinic.data_steps(size, root, recipe.seed)
     yield from clinic.policy_steps(size, root, {row: [recipe.seed] for row in ROWS})
     for row in ROWS:
-        yield from clinic.evaluation_steps(size, root, row, recipe.seed, "sampled", people=recipe.seed)
+        yield from clinic.evaluation_steps(
+            size, root, row, recipe.seed, "sampled", people=recipe.seed, bounds=row == ROWS[0]
+        )
 
 
 def gathered(root: Path, seed: int) -> dict[str, Any]:
@@ -71,6 +73,6 @@ def gathered(root: Path, seed: int) -> dict[str, Any]:
     return {
         "turns": turns,
         "interviews": {row: found["figures"] for row, found in talks.items()},
-        "bounds": talks["cispo"]["bounds"],
-        "everything known": talks["cispo"]["everything known"],
+        "bounds": talks[ROWS[0]]["bounds"],
+        "everything known": talks[ROWS[0]]["everything known"],
     }
