@@ -23,6 +23,7 @@ def test_every_example_on_the_page_is_a_record(name, text):
 def test_the_page_shows_every_record_that_a_stage_writes():
     assert [name for name, _ in EXAMPLES] == [
         "Conversation",
+        "Thread",
         "Turn",
         "Reply",
         "Grade",

@@ -69,22 +69,34 @@ class Shares(Section):
 
 
 class IngestRecipe(Recipe):
-    """Public formats or your own logs to conversations, split by group."""
+    """Public formats or your own logs to conversations, or forum threads to questions in context; split by group."""
 
     free = frozenset({"max_rejected"})
 
-    source: Literal["chat", "sgd", "realmedconv", "mts_dialog"]
-    """Format of the input; `chat` is JSONL of OpenAI-style messages with optional id, group, goal, outcome."""
+    source: Literal["chat", "sgd", "realmedconv", "mts_dialog", "askdocs"]
+    """Format of the input; `chat` is JSONL of OpenAI-style messages with optional id, group, goal, outcome; `askdocs`
+    JSONL of follow-up questions with their posts."""
     input: Path
     """A file, or a folder whose files of that format are all read, in order of their names."""
     split: Shares = Shares()
     """Shares of dev and test, by hash of the group."""
     max_rejected: float = Field(default=0.01, ge=0, le=1)
-    """Share of rejected conversations above which the stage fails."""
+    """Share of rejected conversations (askdocs: questions) above which the stage fails."""
     limit: int | None = Field(default=None, ge=1)
-    """Read at most this many conversations."""
+    """Read at most this many conversations (askdocs: questions)."""
     redact: bool = False
     """Replace names, contacts, identifiers, dates, addresses and ages over 89 by placeholders such as [NAME]."""
+    draw: int | None = Field(default=None, ge=1)
+    """For askdocs: keep this many questions, drawn evenly from groups of quality as ALFA does (expert or not, with a
+    conclusion or not, thanked or not), and for test only such with a conclusion; unset: all."""
+
+    @model_validator(mode="after")
+    def _draw_questions(self) -> Self:
+        if self.draw is not None and self.source != "askdocs":
+            raise ValueError(
+                f"draw goes with source 'askdocs', whose groups of quality it is about, not {self.source!r}"
+            )
+        return self
 
 
 class Prices(Section):

@@ -54,6 +54,34 @@ class Conversation(Record):
     """Whether ingest replaced what points to a person by placeholders."""
 
 
+class Thread(Record):
+    """A follow-up question in its context: a post, what was asked and answered since, and what came of it.
+
+    `context` is the post and the thread's earlier questions, each followed by its answer where there was one; `answer`
+    is None where the question was left unanswered. `outcome` is what it turned out to be, `conclusion` the thread's
+    last word on it. How good a question is nobody says: `expert` (whether the asker's credentials were verified;
+    `flair` has them in words), `conclusion` and `thanked` (whether the post's author was pleased) stand in for it.
+    """
+
+    id: str
+    conversation_id: str
+    group: str
+    split: Split
+    source: str
+    context: tuple[Message, ...]
+    question: str
+    answer: str | None = None
+    hypotheses: tuple[str, ...] = ()
+    """What the asker suspects, as far as the question lets on."""
+    outcome: str | None = None
+    conclusion: str | None = None
+    flair: str | None = None
+    expert: bool = False
+    thanked: bool | None = None
+    redacted: bool = False
+    """As of a conversation."""
+
+
 class Target(Record):
     """What hindsight says of a turn (Learn-to-Ask, section 4.2.3).
 

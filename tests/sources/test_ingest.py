@@ -314,7 +314,7 @@ def test_no_input_is_an_error_that_names_it(tmp_path):
     ("file", "source", "hint"),
     [
         ("dialogues_001.json", "chat", "; --source sgd would read what is there"),
-        ("a.jsonl", "sgd", "; --source chat or --source realmedconv would read what is there"),
+        ("a.jsonl", "sgd", "; --source chat or --source realmedconv or --source askdocs would read what is there"),
         ("a.csv", "realmedconv", "; --source mts_dialog would read what is there"),
         ("schema.json", "sgd", "which --source sgd reads$"),
     ],

@@ -25,10 +25,24 @@ class Said(TypedDict):
     acts: NotRequired[tuple[Act, ...]]
 
 
+class Beside(TypedDict):
+    """What a thread's question has beside the words before it: the fields of Thread."""
+
+    conversation_id: str
+    answer: str | None
+    hypotheses: list[str]
+    outcome: str | None
+    conclusion: str | None
+    flair: str | None
+    expert: bool
+    thanked: bool | None
+
+
 class Draft(NamedTuple):
     """One conversation as its format has it. `file` and `place` say where it stands.
 
-    `notes` name what the reader left out or decided for itself; ingest counts them.
+    With `beside` it is a thread up to a follow-up question, which is its last message. `notes` name what the reader
+    left out or decided for itself; ingest counts them.
     """
 
     file: str
@@ -39,6 +53,7 @@ class Draft(NamedTuple):
     goal: str | None = None
     outcome: str | None = None
     notes: Counter[str] = Counter()  # noqa: RUF012  never changed: a reader with notes brings its own
+    beside: Beside | None = None
 
 
 class Rejected(Record):
@@ -114,6 +129,10 @@ def texts(draft: Draft) -> Iterator[tuple[str, str]]:
     yield from ((what, text) for what, text in (("goal", draft.goal), ("outcome", draft.outcome)) if text is not None)
     for number, message in enumerate(draft.messages, start=1):
         yield f"message {number} ({message['role']})", message["content"]
+    if draft.beside is not None:
+        for what, value in draft.beside.items():
+            found = value if isinstance(value, list) else [value]
+            yield from ((what, text) for text in found if isinstance(text, str))
 
 
 def check_unicode(what: str, text: str) -> None:

@@ -7,16 +7,17 @@ from typing import NamedTuple
 
 from askwell.errors import DataError
 from askwell.recipes import IngestRecipe
-from askwell.sources import chat, mts_dialog, realmedconv, sgd
+from askwell.sources import askdocs, chat, mts_dialog, realmedconv, sgd
 from askwell.sources.drafts import Draft, Rejected
 
 
 class Format(NamedTuple):
-    """How the files of a source are called, read, and counted without reading them closely."""
+    """How the files of a source are called, read, and counted without reading them closely, and what they hold."""
 
     names: tuple[str, ...]
     read: Callable[..., Iterator[Draft | Rejected]]
     held: Callable[[Path], int]
+    holds: str = "conversations"
 
 
 FORMATS = {
@@ -24,6 +25,7 @@ FORMATS = {
     "sgd": Format(sgd.NAMES, sgd.read, sgd.count),
     "realmedconv": Format(realmedconv.NAMES, realmedconv.read, realmedconv.count),
     "mts_dialog": Format(mts_dialog.NAMES, mts_dialog.read, mts_dialog.count),
+    "askdocs": Format(askdocs.NAMES, askdocs.read, askdocs.count, holds="questions"),
 }
 
 

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from askwell.records import Conversation
+from askwell.records import Conversation, Message, Thread
 
 Span = tuple[int, int, str]  # start, end and kind of what is replaced
 
@@ -177,10 +177,29 @@ def redact_conversation(conversation: Conversation) -> tuple[Conversation, Count
     said = conversation.messages
     texts = [conversation.goal or "", conversation.outcome or "", *(message.content for message in said)]
     (goal, outcome, *contents), counts = redact_all(texts)
-    messages = tuple(said[i].model_copy(update={"content": content}) for i, content in enumerate(contents))
     keys = {"id": redact_key(conversation.id), "group": redact_key(conversation.group)}
-    told = {"goal": goal or None, "outcome": outcome or None, "messages": messages}
+    told = {"goal": goal or None, "outcome": outcome or None, "messages": _saying(said, contents)}
     return conversation.model_copy(update={**keys, **told, "redacted": True}), counts
+
+
+def redact_thread(thread: Thread) -> tuple[Thread, Counter[str]]:
+    """Every text of a thread redacted; its keys, hashed where they give someone away."""
+    fields = ("question", "answer", "outcome", "conclusion", "flair")
+    texts = [getattr(thread, field) or "" for field in fields]
+    texts += [*thread.hypotheses, *(message.content for message in thread.context)]
+    done, counts = redact_all(texts)
+    told: dict[str, object] = {field: text or None for field, text in zip(fields, done, strict=False)}
+    rest, count = done[len(fields) :], len(thread.hypotheses)
+    told |= {"hypotheses": tuple(rest[:count]), "context": _saying(thread.context, rest[count:])}
+    keys = {key: redact_key(getattr(thread, key)) for key in ("id", "conversation_id", "group")}
+    return thread.model_copy(update={**keys, **told, "redacted": True}), counts
+
+
+def _saying(messages: tuple[Message, ...], contents: list[str]) -> tuple[Message, ...]:
+    """The messages with other contents."""
+    return tuple(
+        message.model_copy(update={"content": content}) for message, content in zip(messages, contents, strict=True)
+    )
 
 
 def redact_key(key: str) -> str:
