@@ -28,6 +28,7 @@ COMMANDS = {
     "ingest": Command(recipes.IngestRecipe, "askwell.sources.ingest"),
     "label": Command(recipes.LabelRecipe, "askwell.labelling.hindsight"),
     "clinic logs": Command(recipes.ClinicLogsRecipe, "askwell.clinic.logs"),
+    "clinic threads": Command(recipes.ClinicThreadsRecipe, "askwell.clinic.threads"),
     "clinic serve": Command(recipes.ClinicServeRecipe, "askwell.clinic.serve"),
     "contrast": Command(recipes.ContrastRecipe, "askwell.labelling.contrast"),
     "grader": Command(recipes.GraderRecipe, "askwell.grading.fit"),

@@ -445,6 +445,17 @@ class ClinicLogsRecipe(Recipe):
     """Body systems whose conditions there are: files of `askwell/texts/clinic` by name; empty for all."""
 
 
+class ClinicThreadsRecipe(Recipe):
+    """Threads of the simulated clinic's forum, a follow-up question a line, for `ingest --source askdocs`. Fiction."""
+
+    posts: int = Field(default=2000, ge=1)
+    """How many; below each stand one to three threads."""
+    skill: Literal["expert", "average", "novice", "mixed"] = "mixed"
+    """How well those who answer ask; `mixed` draws one of the three for each thread."""
+    systems: tuple[str, ...] = ()
+    """Body systems whose conditions there are: files of `askwell/texts/clinic` by name; empty for all."""
+
+
 class ClinicServeRecipe(Recipe):
     """The simulated clinic as an OpenAI-compatible endpoint on this machine. Fiction throughout."""
 

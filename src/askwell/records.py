@@ -54,6 +54,19 @@ class Conversation(Record):
     """Whether ingest replaced what points to a person by placeholders."""
 
 
+class QuestionTruth(Record):
+    """What a simulation knows of a question that it had somebody ask.
+
+    `findings` are those it asks for, `level` how it is worded (good, or what it lacks), `gain` the information on
+    `condition`, which is the true one, that its answer was to be expected to give at that point, in nats.
+    """
+
+    findings: tuple[str, ...]
+    level: str
+    gain: float = Field(ge=0)
+    condition: str
+
+
 class Thread(Record):
     """A follow-up question in its context: a post, what was asked and answered since, and what came of it.
 
@@ -78,6 +91,8 @@ class Thread(Record):
     flair: str | None = None
     expert: bool = False
     thanked: bool | None = None
+    truth: QuestionTruth | None = None
+    """Only of simulated threads."""
     redacted: bool = False
     """As of a conversation."""
 

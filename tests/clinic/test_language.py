@@ -98,3 +98,23 @@ def test_perturbed_questions_are_read_rightly_or_not_at_all(world, oracle, how, 
         right += read is not None and read.findings == meaning.findings
         wrong += read is not None and read.findings != meaning.findings
     assert right >= least_right * len(asked) and wrong <= most_wrong * len(asked), (right, wrong, len(asked))
+
+
+def test_people_say_who_they_are_on_the_forum_too(world):
+    for form in language.forum()["introductions"]:
+        for person in (Person(18, "female"), Person(45, "male"), Person(90, "female")):
+            assert introduced(f"Hello. {language.introducing(person, form)} I cough.") == person
+
+
+def test_what_is_said_unasked_is_read_like_an_answer(world, oracle):
+    for text, meaning in statements(world):
+        assert oracle.statements(language.unanswering(text)) == meaning
+    assert language.unanswering("Yes, there's a cough.") == "There's a cough."
+    assert language.unanswering("No fever.") == "No fever."
+
+
+def test_what_is_written_on_the_forum_states_no_finding(oracle):
+    said = [texts for occasion, texts in language.forum().items() if not occasion.startswith(("intro", "flairs"))]
+    for text in (text.format(complaint="") for texts in said for text in texts):
+        assert oracle.statements(text) == {} and oracle.question(text) is None
+        assert oracle.question(f"{text} Do you have a cough?".strip()) == Question(("cough",), None)

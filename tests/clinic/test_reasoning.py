@@ -17,6 +17,7 @@ from askwell.clinic.reasoning import (
     Reference,
     curve,
     information_gain,
+    joint_gain,
     optimal_value,
     pair_worths,
     play,
@@ -167,6 +168,23 @@ def test_information_gain_is_the_expected_fall_in_entropy(asked):
         after = chance * entropy(belief.given(name, True).posterior)
         after += (1 - chance) * entropy(belief.given(name, False).posterior)
         assert found[world.place[name]] == pytest.approx(entropy(belief.posterior) - after, abs=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(asked_worlds())
+def test_the_gain_of_questions_asked_at_once_is_that_of_one_after_the_other(asked):
+    world, answers = asked
+    belief = Belief.of(world, ADA, answers)
+    alone = information_gain(belief)
+    assert joint_gain(belief, ()) == pytest.approx(0, abs=1e-9)
+    for first, second in zip(world.finding_ids, world.finding_ids[1:], strict=False):
+        assert joint_gain(belief, (first,)) == pytest.approx(alone[world.place[first]], abs=1e-9)
+        chance, then = belief.probable(first), world.place[second]
+        ways = [(chance, True), (1 - chance, False)] if first not in answers else [(1.0, answers[first])]
+        after = sum(share * information_gain(belief.given(first, there))[then] for share, there in ways)
+        both = joint_gain(belief, (first, second))
+        assert both == pytest.approx(alone[world.place[first]] + after, abs=1e-9)
+        assert both <= alone[world.place[first]] + alone[then] + 1e-9
 
 
 @settings(max_examples=40, deadline=None)

@@ -9,7 +9,7 @@ import pytest
 from askwell import jsonl, runs
 from askwell.errors import DataError, RecipeError
 from askwell.recipes import IngestRecipe, resolve
-from askwell.records import Thread
+from askwell.records import QuestionTruth, Thread
 from askwell.sources import askdocs, ingest
 from askwell.sources.drafts import Rejected
 from askwell.sources.quality import evenly, group_of
@@ -56,6 +56,7 @@ def test_fields(tmp_path):
         comment_author_flair_text="Surgeon (A&amp;E)",
         pos_post_author_feedback=1.0,
         additional_context="An answer that a model made up.",
+        truth={"findings": ["gout"], "level": "good", "gain": 0.5, "condition": "gout"},
         year=2014,
     )
     counts, (thread,), _ = ingested(tmp_path, whole)
@@ -74,6 +75,7 @@ def test_fields(tmp_path):
         flair="Surgeon (A&E)",
         expert=True,
         thanked=True,
+        truth=QuestionTruth(findings=("gout",), level="good", gain=0.5, condition="gout"),
     )
     assert counts["questions"] == counts["posts"] == counts["answered"] == counts["by experts"] == 1
     assert counts["notes"] == {}
@@ -204,6 +206,7 @@ def test_the_post_is_the_group(tmp_path):
         (line(hypotheses="gout"), "hypotheses cannot be read", "gout"),
         (line(prev_additional_contexts=["gout"]), "history cannot be read", "gout"),
         (line(pos_post_author_feedback="yes"), "feedback cannot be read", "yes"),
+        (line(truth={"level": "good"}), "truth cannot be read", "good"),
         (line(patient_answer="nul \0"), "NUL character", "nul"),
         (line(hypotheses=["half \ud83d"]), "lone surrogate", "half"),
     ],

@@ -1,10 +1,11 @@
 """English for the simulated clinic, said and read back.
 
-Everything that is said comes from the sentences of the knowledge files and of `texts/talk.toml`; the last wording of
-every list is kept for test. The oracle knows all of them: `Oracle.question` and `Oracle.statements` map a text to
-findings and to what is wrong with how it was asked, exactly for the clinic's own sentences. For other texts it looks
-for the nearest sentence by its parts (character trigrams weighed by rarity) and abstains (None) where none is near
-enough, or where two findings are about as near: what it cannot read is unscored, never wrong on purpose.
+Everything that is said comes from the sentences of the knowledge files, of `texts/talk.toml` and, on the forum, of
+`texts/forum.toml`; the last wording of every list is kept for test. The oracle knows all of them: `Oracle.question` and
+`Oracle.statements` map a text to findings and to what is wrong with how it was asked, exactly for the clinic's own
+sentences. For other texts it looks for the nearest sentence by its parts (character trigrams weighed by rarity) and
+abstains (None) where none is near enough, or where two findings are about as near: what it cannot read is unscored,
+never wrong on purpose.
 """
 
 import math
@@ -35,6 +36,20 @@ MARGIN = 0.08
 """By how much the nearest finding must be nearer than any other."""
 
 
+ANSWERING = re.compile(r"^(?:Yes|No|Nope), ")
+INTRODUCTIONS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"\bI am an? (?P<age>\d+)[- ]year[- ]old (?P<who>woman|man)\b",
+        r"\bI'm (?P<age>\d+), (?P<who>female|male)\b",
+        r"\b(?P<age>\d+) years old, (?P<who>female|male)\b",
+        r"\b(?P<age>\d+)(?P<who>[FM]) here\b",
+        r"\bAbout me: (?P<who>female|male), (?P<age>\d+)\b",
+    )
+)
+"""How people say who they are; the forum's forms are among them."""
+
+
 class Question(NamedTuple):
     """A question as it was understood: the findings asked about, and what is wrong with it (None: nothing)."""
 
@@ -46,6 +61,12 @@ class Question(NamedTuple):
 def talk() -> dict[str, list[str]]:
     """What is said beside the findings, by occasion."""
     return tomllib.loads((TEXTS / "talk.toml").read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=1)
+def forum() -> dict[str, list[str]]:
+    """What is written on the forum beside the findings, by occasion; some have fields in braces."""
+    return tomllib.loads((TEXTS / "forum.toml").read_text(encoding="utf-8"))
 
 
 def pick(texts: Sequence[str], draw: Random, *, unseen: bool = False) -> str:
@@ -70,16 +91,36 @@ def tell(world: World, finding: str, present: bool, draw: Random, *, unseen: boo
     return pick(entry.yes if present else entry.no, draw, unseen=unseen)
 
 
+def told_unasked(world: World, finding: str, present: bool, draw: Random, *, unseen: bool = False) -> str:
+    """The same where nobody has asked."""
+    return unanswering(tell(world, finding, present, draw, unseen=unseen))
+
+
+def unanswering(text: str) -> str:
+    """A sentence without the yes or no before it."""
+    plain = ANSWERING.sub("", text)
+    return plain[:1].upper() + plain[1:]
+
+
 def introduction(person: Person) -> str:
     """Who a patient is."""
-    article = "an" if person.age in (8, 11, 18) or 80 <= person.age <= 89 else "a"
-    return f"I am {article} {person.age}-year-old {'woman' if person.sex == 'female' else 'man'}."
+    return introducing(person, "I am {article} {age}-year-old {person}.")
+
+
+def introducing(person: Person, form: str) -> str:
+    """The same in one of the forum's forms."""
+    age, female = person.age, person.sex == "female"
+    article = "an" if age in (8, 11, 18) or 80 <= age <= 89 else "a"
+    who = {"person": "woman" if female else "man", "letter": "F" if female else "M", "sex": person.sex}
+    return form.format(age=age, article=article, **who)
 
 
 def introduced(text: str) -> Person | None:
     """Who a patient says to be, anywhere in a text."""
-    found = re.search(r"\bI am an? (\d+)[- ]year[- ]old (woman|man)\b", text)
-    return Person(int(found[1]), "female" if found[2] == "woman" else "male") if found else None
+    for form in INTRODUCTIONS:
+        if found := form.search(text):
+            return Person(int(found["age"]), "female" if found["who"] in ("woman", "female", "F") else "male")
+    return None
 
 
 def lowered(text: str) -> str:
@@ -119,9 +160,17 @@ class Oracle:
         }
         idle = (*said["greetings"], *said["thanks"], *said["chatter"], *said["fillers"], *said["goodbyes"])
         self._idle = {squeezed(text) for text in (*idle, *said["patient_greetings"])}
+        written = (text.replace("{complaint}", "") for texts in forum().values() for text in texts)
+        self._idle |= {squeezed(sentence) for text in written for sentence in sentences(text)}
         self._joints = tuple(squeezed(text) for text in ("and", "also", "oh and", *said["fillers"]))
         self._near_question = Nearest({text: read.findings for text, read in questions.items()})
         self._near_statement = Nearest(self._statements)
+        self._statements |= {
+            squeezed(unanswering(text)): (finding.id, present)
+            for finding in world.findings
+            for present, texts in ((True, finding.yes), (False, finding.no))
+            for text in texts
+        }
 
     def question(self, text: str) -> Question | None:
         """What a text asks for; None where it cannot be read. A text without a question asks for nothing: None too."""

@@ -7,7 +7,7 @@ that the condition it holds for the most probable is the right one, less its cos
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Protocol, get_args
 
@@ -58,7 +58,7 @@ class Belief:
         """After one more answer. Raises ValueError where the same finding was answered otherwise."""
         if self.answers.get(finding, present) != present:
             raise ValueError(f"{finding!r} was answered both ways")
-        return replace(self, answers={**self.answers, finding: present})
+        return Belief(self.world, self.person, {**self.answers, finding: present}, self.tables)
 
     @cached_property
     def posterior(self) -> Floats:
@@ -113,6 +113,17 @@ def information_gain(belief: Belief) -> Floats:
     gain = gains(belief.posterior, belief.tables.chances[1], belief.tables.doubts)
     gain[[belief.world.place[finding] for finding in belief.answers]] = 0
     return gain
+
+
+def joint_gain(belief: Belief, findings: Collection[str]) -> float:
+    """The expected fall in the posterior's entropy from asking for some findings at once, in nats: 2^n answers."""
+    places = [belief.world.place[finding] for finding in dict.fromkeys(findings) if finding not in belief.answers]
+    ways = belief.posterior[:, None]  # (C, answers)
+    for place in places:
+        ways = (ways[:, :, None] * belief.tables.chances[:, :, place].T[:, None, :]).reshape(len(ways), -1)
+    chances = ways.sum(axis=0)
+    known = belief.posterior @ belief.tables.doubts[:, places].sum(axis=1)
+    return max(0.0, float(-(chances @ np.log(chances)) - known))
 
 
 class Asker(Protocol):

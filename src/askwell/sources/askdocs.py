@@ -5,7 +5,8 @@
      "hypotheses": ["..."], "final_diagnosis": "...", "conclusion": "...", "comment_author_flair_text": "Physician",
      "pos_post_author_feedback": 1.0}
 
-Needed are qid, id_post (the group), post and question; fields that are not named here are not read. `c` in an id counts
+Needed are qid, id_post (the group), post and question. A simulated question may have its `truth` beside it, as records
+have it. Fields that are not named here are not read. `c` in an id counts
 the comments of its thread and `q` the questions of its comment: those of one comment were asked at once, so none is in
 another's context. A diagnosis "None" is none, and entities are read as a page shows them.
 
@@ -23,6 +24,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
+from askwell.records import QuestionTruth
 from askwell.sources.chat import count, lines, parse, text_of
 from askwell.sources.drafts import Beside, Draft, Fault, Rejected, Said, shown
 
@@ -106,6 +110,7 @@ def draft_of(fields: Any, threads: Threads, *, file: str, place: str) -> Draft:
         "flair": flair,
         "expert": flair is not None and not re.search(r"\bnot\b", flair, re.IGNORECASE),
         "thanked": thanked(fields),
+        "truth": truth_of(fields),
     }
     notes = Counter({"earlier questions taken from other lines": 1} if len(history) > len(told) else {})
     return Draft(file, place, identity, group, messages, notes=notes, beside=beside)
@@ -178,3 +183,14 @@ def thanked(fields: dict[str, Any]) -> bool | None:
     if value not in (None, 0, 1):
         raise Fault("feedback cannot be read", "'pos_post_author_feedback' is none of 0, 1 and null", shown(value))
     return None if value is None else bool(value)
+
+
+def truth_of(fields: dict[str, Any]) -> QuestionTruth | None:
+    """What a simulation knows of a question."""
+    value = fields.get("truth")
+    try:
+        return None if value is None else QuestionTruth.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise Fault("truth cannot be read", f"'truth': {where}: {first['msg']}", shown(value)) from None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from typing_extensions import NotRequired, TypedDict
 
-from askwell.records import Act, Record, Role
+from askwell.records import Act, QuestionTruth, Record, Role
 
 QUOTE = 200
 """Longest quote, in characters."""
@@ -36,6 +36,7 @@ class Beside(TypedDict):
     flair: str | None
     expert: bool
     thanked: bool | None
+    truth: QuestionTruth | None
 
 
 class Draft(NamedTuple):
