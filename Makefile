@@ -3,7 +3,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 OUTPUT ?= outputs/demo
-DATA ?= ../shared/data/sgd
 
 .PHONY: install test check demo docs fix clean
 
@@ -30,9 +29,9 @@ fix: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python docs/generate.py
 
-# Base, SFT and Learn-to-Ask at a small budget on the Schema-Guided Dialogue data: make demo DATA=path/to/sgd
+# From experts' logs to a page worth looking at, in the simulated clinic: outputs/demo/index.html
 demo: $(STAMP)
-	$(BIN)/askwell study learn-to-ask --data $(DATA) --budget small --rows base,sft,grpo --output $(OUTPUT)
+	$(BIN)/askwell study demo --output $(OUTPUT)
 
 clean:
 	rm -rf .venv dist .pytest_cache .ruff_cache .hypothesis
