@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from askwell import runs
+from askwell.clinic.knowledge import load
 from askwell.evaluation import interviews, report
+from askwell.interview.clinic import visitors
 from askwell.recipes import StudyDemoRecipe
 from askwell.runs import Run
 from askwell.studies import clinic, curves, page, schedule
@@ -49,7 +51,10 @@ def run(recipe: StudyDemoRecipe, run: Run) -> dict[str, object]:
     curves.draw({"cispo": run.path / "cispo"}, run.path / "rewards.png")
     why = {str(step.output.relative_to(run.path)): step.why for step in chain}
     talks = {row: clinic.interviews_of(run.path, row, recipe.seed, "sampled") for row in ROWS}
-    shown = page.html(found, cost, why, elapsed=elapsed, curve=run.path / "rewards.png", talks=talks)
+    world = load(systems=SIZE.systems)
+    cases = [visitor.case for visitor in visitors(world, SIZE.people, seed=recipe.seed, split=clinic.SPLIT)]
+    picture = run.path / "rewards.png"
+    shown = page.html(found, cost, why, elapsed=elapsed, curve=picture, talks=talks, cases=cases)
     runs.write_text(run.path / "index.html", shown)
     log.info("the page to look at: %s", run.path / "index.html")
     return {"stages": len(cost), "seconds": elapsed, "page": str(run.path / "index.html")}

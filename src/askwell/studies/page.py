@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from askwell import runs
-from askwell.clinic.knowledge import load
-from askwell.records import Episode
+from askwell.records import Case, Episode
 
 NAMES = {"base": "base", "sft": "SFT", "cispo": "Learn-to-Ask"}
 COLORS = {"base": "#8a8f98", "sft": "#c77d2e", "cispo": "#2a6fbb", "reference": "#2f8f5b", "random": "#bbb"}
@@ -18,6 +17,7 @@ table{border-collapse:collapse;margin:1rem 0}td,th{padding:.35rem .8rem;border-b
 td:first-child,th:first-child{text-align:left}small{color:#667}h2{margin-top:2.5rem}.side{display:flex;gap:1rem}
 .side>div{flex:1;border:1px solid #ddd;border-radius:8px;padding:.8rem;font-size:.9rem}.ask{margin:.5rem 0 0}
 .say{color:#456;margin:0 0 0 1rem}pre{background:#f4f5f7;padding:1rem;border-radius:8px;overflow:auto}
+td small{white-space:nowrap}
 .note{background:#fff7e6;border:1px solid #f0d9a8;border-radius:8px;padding:.7rem 1rem}.best{font-weight:600}
 """
 HEAD = """<!doctype html>
@@ -34,8 +34,10 @@ def html(
     elapsed: int,
     curve: Path,
     talks: Mapping[str, Path],
+    cases: Sequence[Case],
 ) -> str:
-    """The page. `cost` and `why` say seconds and purpose of each stage; `talks` where each row's interviews stand."""
+    """The page. `cost` and `why` say seconds and purpose of each stage; `talks` where each row's interviews with the
+    people of `cases` stand."""
     parts = [
         HEAD,
         f"<style>{STYLE}</style><h1>Asking well, and knowing when to stop</h1>",
@@ -49,7 +51,7 @@ def html(
         "<h2>Reward while training</h2>",
         image(curve, "mean reward of rollouts by draw"),
         "<h2>Three interviews, side by side</h2>",
-        interviews(talks),
+        interviews(talks, cases),
         "<h2>What was done, and what it cost</h2>",
         "<table><tr><th>stage<th>seconds<th style='text-align:left'>why</tr>",
         *(
@@ -125,9 +127,12 @@ def chart(curves: Mapping[str, Any]) -> str:
         shapes.append(f"<polygon points='{' '.join(upper + lower[::-1])}' fill='{color}' opacity=.12 />")
         line = " ".join(at(i, point["value"]) for i, point in enumerate(points))
         shapes.append(f"<polyline points='{line}' fill=none stroke='{color}' stroke-width=2.5 />")
-        x, y = at(most, points[-1]["value"]).split(",")
+    lowest = 0.0
+    for name, found in sorted(curves.items(), key=lambda entry: -entry[1]["curve"][-1]["value"]):
+        x, y = map(float, at(most, found["curve"][-1]["value"]).split(","))
+        lowest = max(y + 4, lowest + 14)  # no name upon another
         label = {"reference": "best possible", "random": "random"}.get(name) or NAMES[name]
-        shapes.append(f"<text x={float(x) + 8:.0f} y={float(y) + 4:.0f} font-size=13 fill='{color}'>{label}</text>")
+        shapes.append(f"<text x={x + 8:.0f} y={lowest:.0f} font-size=13 fill='{COLORS[name]}'>{label}</text>")
     shapes.append(f"<text x={width / 2 - 60:.0f} y={height - 4} font-size=12 text-anchor=middle>questions</text></svg>")
     return "\n".join(shapes)
 
@@ -140,13 +145,14 @@ def image(path: Path, alt: str) -> str:
     return f"<img alt='{escape(alt)}' style='max-width:100%' src='data:image/png;base64,{data}'>"
 
 
-def interviews(talks: Mapping[str, Path], count: int = 3) -> str:
+def interviews(talks: Mapping[str, Path], cases: Sequence[Case], count: int = 3) -> str:
     """The same patients as each policy asked them; those that the last policy asked something."""
-    names = {condition.id: condition.name for condition in load().conditions}
     made = {policy: episodes(talks[policy]) for policy in NAMES}
     places = [i for i, episode in enumerate(made["cispo"]) if episode.exchanges][:count]
     parts = []
     for place in places:
+        case = cases[place]
+        parts.append(f"<p>“{escape(case.initial_information)}” <small>{escape(case.options[case.answer])}</small></p>")
         parts.append("<div class=side>")
         for policy, name in NAMES.items():
             episode = made[policy][place]
@@ -154,7 +160,7 @@ def interviews(talks: Mapping[str, Path], count: int = 3) -> str:
             for exchange in episode.exchanges[:8]:
                 parts.append(f"<p class=ask>{escape(exchange.question)}</p><p class=say>{escape(exchange.answer)}</p>")
             end = "stops" if episode.end == "stopped" else "asked enough"
-            parts.append(f"<p><small>{end}: {escape(names[episode.decision])}</small></p></div>")
+            parts.append(f"<p><small>{end}: {escape(case.options[episode.decision])}</small></p></div>")
         parts.append("</div><br>")
     return "\n".join(parts)
 
