@@ -146,3 +146,10 @@ def test_a_prompt_whose_name_says_so_never_mentions_stopping():
     text = rendering.system_prompt("policy_no_stop", stop_marker=STOP)
     assert "question" in text
     assert "stop" not in text.casefold()
+
+
+@given(st.text(max_size=80))
+def test_ids_are_those_of_the_tokenizer_whatever_it_was_told_to_cut(policy, text):
+    policy.tokenizer("a " * 50, truncation=True, max_length=3, padding="max_length")
+    expected = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert rendering.encode(policy.tokenizer, text) == expected

@@ -15,7 +15,8 @@ from askwell.texts import prompt_file
 
 try:
     from jinja2 import TemplateError
-    from transformers import PreTrainedTokenizerBase
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 except ModuleNotFoundError as missing:
     raise MissingExtra(
         f"policies need {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
@@ -169,4 +170,19 @@ def plain(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Ids of a text that the chat template has already given its special tokens."""
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    engine = engine_of(tokenizer)
+    if engine is None:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return engine.encode(text, add_special_tokens=False).ids
+
+
+@lru_cache(maxsize=16)
+def engine_of(tokenizer: PreTrainedTokenizerBase) -> Tokenizer | None:
+    """A fast tokenizer's own engine, which neither cuts nor pads; None for others. Called twice for every turn, it
+    takes half the time of the tokenizer around it."""
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        return None
+    engine = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    engine.no_truncation()
+    engine.no_padding()
+    return engine

@@ -53,12 +53,12 @@ class Size(NamedTuple):
     """Interviews of each evaluation."""
     systems: tuple[str, ...] = ("respiratory",)
     skill: Any = "average"
-    question_cost: float = 0.8
+    question_cost: float = 1.2
     """Without it a policy that is unsure goes on asking: four turns in five are turns to ask at."""
 
 
 SMALL = ScratchModel(vocabulary=1500, hidden=128, layers=3, heads=4)
-SIZES = {"small": Size(6000, SMALL, 1.25, 1.5, 0.5, 0.3, 1500), "full": Size(16000, SMALL, 2, 2, 0.5, 1, 2000)}
+SIZES = {"small": Size(4000, SMALL, 1.25, 1.5, 0.5, 0.3, 1200), "full": Size(16000, SMALL, 2, 2, 0.5, 1, 2000)}
 
 
 def inputs() -> list[Path]:

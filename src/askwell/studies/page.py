@@ -148,7 +148,8 @@ def image(path: Path, alt: str) -> str:
 def interviews(talks: Mapping[str, Path], cases: Sequence[Case], count: int = 3) -> str:
     """The same patients as each policy asked them; those that the last policy asked something."""
     made = {policy: episodes(talks[policy]) for policy in NAMES}
-    places = [i for i, episode in enumerate(made["cispo"]) if episode.exchanges][:count]
+    shared = min(map(len, made.values()))
+    places = [i for i, episode in enumerate(made["cispo"][:shared]) if episode.exchanges][:count]
     parts = []
     for place in places:
         case = cases[place]
