@@ -1,5 +1,6 @@
 """What is said in the clinic is read back; what is not the clinic's own is measured."""
 
+import math
 import random
 from collections import Counter
 
@@ -7,7 +8,7 @@ import pytest
 
 from askwell.clinic import language
 from askwell.clinic.knowledge import LEVELS, Person
-from askwell.clinic.language import Question, introduced, introduction
+from askwell.clinic.language import Nearest, Question, introduced, introduction, trigrams
 
 
 def questions(world):
@@ -53,6 +54,42 @@ def test_what_is_no_question_is_read_as_none(oracle):
     assert oracle.question("") is None and oracle.question("<stop />") is None
     for text in language.talk()["irrelevant"]:
         assert oracle.question(text) == Question((), "irrelevant")
+
+
+def test_what_was_read_before_is_read_again_and_is_the_readers_own(world, oracle):
+    text = world.findings[0].yes[0]
+    first = oracle.statements(text)
+    expected = dict(first)
+    first.clear()
+    assert oracle.statements(text) == expected != {}
+
+
+def test_nearness_is_the_cosine_of_weighed_trigrams():
+    known = ["do you cough", "do you cough at night", "is your nose runny", "does it itch"]
+    held = Counter(part for text in known for part in set(trigrams(text)))
+
+    def vector(text):
+        return {
+            part: (1 + math.log(times)) * math.log(1 + len(known) / held[part])
+            for part, times in Counter(trigrams(text)).items()
+            if part in held
+        }
+
+    def length(parts):
+        return math.sqrt(sum(weight**2 for weight in parts.values()))
+
+    nearest = Nearest({text: text for text in known})
+    for text in ("do you cough a lot", "cough cough cough", "itch at night", *known):
+        parts = vector(text)
+        share = sum(part in held for part in trigrams(text)) / len(list(trigrams(text)))
+        expected = [
+            share
+            * sum(parts.get(part, 0) * weight for part, weight in vector(other).items())
+            / (length(parts) * length(vector(other)))
+            for other in known
+        ]
+        assert nearest.scores(text) == pytest.approx(expected, abs=1e-6)
+    assert nearest.scores("zzz") == pytest.approx([0] * 4)
 
 
 def test_people_say_who_they_are(world):

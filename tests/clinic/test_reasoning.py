@@ -129,6 +129,15 @@ def test_the_order_of_answers_changes_no_bit(asked, shuffler):
     assert (one_by_one.posterior == Belief.of(world, ADA, answers).posterior).all()
 
 
+def test_the_order_of_many_answers_changes_no_bit(world):
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        names = random.choice(world.finding_ids, 12, replace=False)
+        answers = {str(name): bool(random.integers(2)) for name in names}
+        shuffled = {str(name): answers[name] for name in random.permutation(names)}
+        assert (Belief.of(world, ADA, shuffled).posterior == Belief.of(world, ADA, answers).posterior).all()
+
+
 def test_a_belief_never_changes():
     before = Belief.of(SMALL, ADA)
     held = before.posterior.copy()
@@ -139,6 +148,16 @@ def test_a_belief_never_changes():
         after.given("fever", False)
     with pytest.raises(ValueError, match="read-only"):
         after.posterior[0] = 1
+
+
+def test_what_is_kept_of_a_person_is_kept_by_world_and_cannot_be_changed():
+    other = world_of({"flu": {"fever": 0.5}, "cold": {"fever": 0.1}})
+    one = Belief.of(SMALL, ADA)
+    assert len(Belief.of(other, ADA).posterior) == 2 != len(one.posterior)
+    assert Belief.of(SMALL, ADA).tables is one.tables is not Belief.of(SMALL, BOB).tables
+    for table in one.tables:
+        with pytest.raises(ValueError, match="read-only"):
+            table[:] = 0
 
 
 def test_impossible_conditions_stay_so_and_long_evidence_does_not_underflow():
@@ -318,6 +337,17 @@ def test_cases_follow_the_world():
     assert found == pytest.approx(expected, abs=0.03)
     colds = np.array([case.present for case in cases if case.condition == "cold"])
     assert colds.mean(axis=0) == pytest.approx(SMALL.likelihood(ADA)[1], abs=0.04)
+
+
+def test_a_case_is_what_a_plain_draw_gives():
+    """A case is drawn by a shortcut; with the same seed numpy's own way draws the same people."""
+    for seed in range(300):
+        person, condition, present = sample_case(SMALL, np.random.default_rng(seed))
+        random = np.random.default_rng(seed)
+        assert person == (random.integers(18, 91), ["female", "male"][random.integers(2)])
+        number = random.choice(len(SMALL.conditions), p=SMALL.prior(person))
+        assert condition == SMALL.condition_ids[number]
+        assert (present == (random.random(len(SMALL.findings)) < SMALL.likelihood(person)[number])).all()
 
 
 def test_curves_rise_from_the_prior_to_everything_known():

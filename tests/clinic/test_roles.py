@@ -101,6 +101,17 @@ def test_mistakes_are_about_the_same_requests_every_time(world):
     assert mistakes == [other.wrong("grade", part) is not None for part in parts] and 3 < sum(mistakes) < 17
 
 
+def test_a_conversation_that_grew_is_read_anew(world):
+    roles = Roles(world)
+    cough, fever = (world.findings[world.place[name]].yes[0] for name in ("cough", "fever"))
+    lines = [json.dumps({"speaker": "person", "says": text}) for text in (cough, fever)]
+    assert [roles.told(lines[0]), roles.told("\n".join(lines)), roles.told(lines[0])] == [
+        {"cough"},
+        {"cough", "fever"},
+        {"cough"},
+    ]
+
+
 def test_an_unknown_prompt_is_answered_in_plain_words(world):
     body = {"messages": [{"role": "system", "content": "You are a poet."}, {"role": "user", "content": "Write."}]}
     assert "do not know this one" in Roles(world).answer(body)

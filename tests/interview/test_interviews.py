@@ -5,7 +5,7 @@ import random
 import pytest
 
 from askwell import recipes, runs
-from askwell.clinic.language import Oracle, sentences, talk
+from askwell.clinic.language import sentences, talk
 from askwell.clinic.reasoning import Reference
 from askwell.errors import RecipeError
 from askwell.evaluation import interviews as stage
@@ -92,12 +92,12 @@ def test_visitors_are_reproducible_and_say_who_they_are(world, oracle):
         assert visitor.case.options[visitor.case.answer]
 
 
-def test_visitors_of_test_use_words_that_no_log_for_training_has(world):
+def test_visitors_of_test_use_words_that_no_log_for_training_has(world, oracle):
     kept = {text for finding in world.findings for text in (finding.yes[-1], finding.no[-1])}
 
     def said(split):
         people = visitors(world, 60, seed=2, split=split)
-        patients = [ClinicPatient(world, Oracle(world), visitor) for visitor in people[:10]]
+        patients = [ClinicPatient(world, oracle, visitor) for visitor in people[:10]]
         answers = [patient.answer("Do you have a fever?").text for patient in patients]
         return [sentence for visitor in people for sentence in sentences(visitor.case.initial_information)[1:]], answers
 

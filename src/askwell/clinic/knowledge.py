@@ -5,6 +5,7 @@ with what it lacks. Given a condition, a person's age and sex, findings are inde
 condition says nothing about occurs at its base rate. `World` holds the same as arrays, in the order of the files.
 """
 
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -153,7 +154,7 @@ class World:
     def _prior(self, person: Person) -> NDArray[np.float64]:
         factors = [
             getattr(condition, person.sex)
-            * np.prod([span.times for span in condition.ages if span.age_from <= person.age <= span.age_to])
+            * math.prod(span.times for span in condition.ages if span.age_from <= person.age <= span.age_to)
             for condition in self.conditions
         ]
         weights = self._weights * np.array(factors, dtype=float)

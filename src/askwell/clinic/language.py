@@ -33,6 +33,11 @@ NEAR = 0.55
 """Cosine below which no sentence is near enough."""
 MARGIN = 0.08
 """By how much the nearest finding must be nearer than any other."""
+REMEMBERED = 1 << 14
+"""Texts whose reading is kept: every turn of a conversation, and every reply to a turn, comes with the same ones."""
+INTRODUCTION = re.compile(r"\bI am an? (\d+)[- ]year[- ]old (woman|man)\b")
+WORD = re.compile(r"[a-z0-9']+")
+CUT = re.compile(r"(?<=[.!?])\s+")
 
 
 class Question(NamedTuple):
@@ -78,7 +83,7 @@ def introduction(person: Person) -> str:
 
 def introduced(text: str) -> Person | None:
     """Who a patient says to be, anywhere in a text."""
-    found = re.search(r"\bI am an? (\d+)[- ]year[- ]old (woman|man)\b", text)
+    found = INTRODUCTION.search(text)
     return Person(int(found[1]), "female" if found[2] == "woman" else "male") if found else None
 
 
@@ -89,12 +94,12 @@ def lowered(text: str) -> str:
 
 def squeezed(text: str) -> str:
     """Words and figures alone: letter case, spaces and punctuation do not matter."""
-    return " ".join(re.findall(r"[a-z0-9']+", text.lower().replace("’", "'")))
+    return " ".join(WORD.findall(text.lower().replace("’", "'")))
 
 
 def sentences(text: str) -> list[str]:
     """A text cut behind its marks."""
-    return [part for part in re.split(r"(?<=[.!?])\s+", text.strip()) if squeezed(part)]
+    return [part for part in CUT.split(text.strip()) if squeezed(part)]
 
 
 class Oracle:
@@ -122,9 +127,18 @@ class Oracle:
         self._joints = tuple(squeezed(text) for text in ("and", "also", "oh and", *said["fillers"]))
         self._near_question = Nearest({text: read.findings for text, read in questions.items()})
         self._near_statement = Nearest(self._statements)
+        self._question_in = lru_cache(maxsize=REMEMBERED)(self._read_question)
+        self._statements_in = lru_cache(maxsize=REMEMBERED)(self._read_statements)
 
     def question(self, text: str) -> Question | None:
         """What a text asks for; None where it cannot be read. A text without a question asks for nothing: None too."""
+        return self._question_in(text)
+
+    def statements(self, text: str) -> dict[str, bool]:
+        """The findings that a patient's words state, and whether they are there; what cannot be read is left out."""
+        return dict(self._statements_in(text))
+
+    def _read_question(self, text: str) -> Question | None:
         found: list[Question] = []
         for sentence in sentences(text):
             words = squeezed(sentence)
@@ -156,8 +170,7 @@ class Oracle:
             if words.startswith(joint + " "):
                 yield words[len(joint) + 1 :]
 
-    def statements(self, text: str) -> dict[str, bool]:
-        """The findings that a patient's words state, and whether they are there; what cannot be read is left out."""
+    def _read_statements(self, text: str) -> dict[str, bool]:
         found: dict[str, bool] = {}
         for sentence in sentences(text):
             words = squeezed(sentence)
@@ -184,7 +197,10 @@ class Nearest:
         held = Counter(part for counts in parts for part in counts)
         self._rarity = {part: math.log(1 + len(parts) / times) for part, times in held.items()}
         self._place = {part: i for i, part in enumerate(held)}
-        self._rows: NDArray[np.float32] = np.stack([self._vector(counts) for counts in parts])
+        self._weights = np.zeros((len(held), len(parts)), dtype=np.float32)  # a row a trigram, a column a sentence
+        for i, counts in enumerate(parts):
+            places, weights = self._vector(counts)
+            self._weights[places, i] = weights
 
     def __call__(self, text: str) -> str | None:
         """The nearest sentence; None where it is not near, or another meaning is about as near."""
@@ -194,20 +210,20 @@ class Nearest:
         rival = float(others.max()) if len(others) else 0.0
         return None if scores[best] < NEAR or scores[best] - rival < MARGIN else self.texts[best]
 
-    def _vector(self, counts: Mapping[str, int]) -> NDArray[np.float32]:
-        row = np.zeros(len(self._place), dtype=np.float32)
-        for part, times in counts.items():
-            if part in self._place:
-                row[self._place[part]] = (1 + math.log(times)) * self._rarity[part]
-        length = float(np.linalg.norm(row))
-        return row / length if length else row
+    def _vector(self, counts: Mapping[str, int]) -> tuple[list[int], NDArray[np.float32]]:
+        """The places and the weights of the trigrams that some sentence holds; together of length 1."""
+        known = [part for part in counts if part in self._place]
+        weights = np.array([(1 + math.log(counts[part])) * self._rarity[part] for part in known], dtype=np.float32)
+        length = float(np.linalg.norm(weights))
+        return [self._place[part] for part in known], weights / length if length else weights
 
     def scores(self, text: str) -> NDArray[np.float32]:
         """Cosine with every known sentence. What a text has and no sentence holds makes it less like all of them."""
         counts = Counter(trigrams(text))
         unknown = sum(times for part, times in counts.items() if part not in self._place)
         share = 1 - unknown / max(1, counts.total())
-        return self._rows @ self._vector(counts) * share
+        places, weights = self._vector(counts)
+        return weights @ self._weights[places] * share
 
 
 def trigrams(text: str) -> Iterable[str]:

@@ -24,6 +24,8 @@ from askwell.runs import Run
 from askwell.sources.ingest import split_of
 
 SERVICE = "clinic"
+SHARES = Shares()
+"""Those of `ingest` where its recipe names none."""
 
 
 class Skill(NamedTuple):
@@ -107,7 +109,7 @@ class Visit:
 def visit(world: World, seed: int, number: int, skill_name: str) -> dict[str, Any]:
     """One conversation."""
     name = f"clinic-{seed}-{number}"
-    split = split_of(name, Shares())
+    split = split_of(name, SHARES)
     draw = Random(f"visit {seed} {number}")
     numbers = np.random.default_rng([seed, number])
     truth, complaints = case(world, numbers, draw, test=split == "test")
@@ -163,7 +165,7 @@ def interview(log: Visit, skill: Skill) -> None:
         gains = information_gain(belief)
         for name in asked:
             gains[world.place[name]] = 0
-        order = np.argsort(-gains)
+        order = (-gains).argsort()
         if gains[order[0]] < skill.enough:
             return
         best = draw.random() < skill.best

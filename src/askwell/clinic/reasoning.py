@@ -7,8 +7,8 @@ that the condition it holds for the most probable is the right one, less its cos
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import NamedTuple, Protocol, get_args
 
 import numpy as np
@@ -23,18 +23,33 @@ CERTAIN = 1e-12
 """No answer is impossible: probabilities of answers stay this far from 0 and 1, whatever a modifier makes of them."""
 TIE = 1e-9
 """Worths closer than this are equal."""
+SEXES: tuple[Sex, ...] = get_args(Sex)
 FIRST = 3
 """Of the questions worth most as one of a pair, how many Reference follows further: beside the one that gains most."""
 
 
 class Tables(NamedTuple):
-    """What holds of a person whatever they answer: the log prior (C,), P(answer | condition) for no and yes and their
-    logarithms (2, C, F), and the entropy of the answer under each condition (C, F)."""
+    """What holds of a person whatever they answer: the log prior (C,), P(answer | condition) for no and yes (2, C, F),
+    their logarithms in rows (2 F, C), no and yes to the first finding, then to the second and so on, and the entropy of
+    the answer under each condition (C, F)."""
 
     prior: Floats
     chances: Floats
     logs: Floats
     doubts: Floats
+
+    @classmethod
+    @lru_cache(maxsize=256)  # people of 18 to 90 are 146
+    def of(cls, world: World, person: Person) -> "Tables":
+        """Read-only, as they are one for all who are alike."""
+        present = world.likelihood(person).clip(CERTAIN, 1 - CERTAIN)
+        chances = np.stack([1 - present, present])
+        with np.errstate(divide="ignore"):
+            prior = np.log(world.prior(person))
+        tables = cls(prior, chances, np.log(chances).T.swapaxes(1, 2).reshape(-1, len(prior)), doubt(present))
+        for table in tables:
+            table.flags.writeable = False
+        return tables
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,26 +63,21 @@ class Belief:
 
     @classmethod
     def of(cls, world: World, person: Person, answers: Mapping[str, bool] | None = None) -> "Belief":
-        present = np.clip(world.likelihood(person), CERTAIN, 1 - CERTAIN)
-        chances = np.stack([1 - present, present])
-        with np.errstate(divide="ignore"):
-            prior = np.log(world.prior(person))
-        return cls(world, person, dict(answers or {}), Tables(prior, chances, np.log(chances), doubt(present)))
+        return cls(world, person, dict(answers or {}), Tables.of(world, person))
 
     def given(self, finding: str, present: bool) -> "Belief":
         """After one more answer. Raises ValueError where the same finding was answered otherwise."""
         if self.answers.get(finding, present) != present:
             raise ValueError(f"{finding!r} was answered both ways")
-        return replace(self, answers={**self.answers, finding: present})
+        return Belief(self.world, self.person, {**self.answers, finding: present}, self.tables)
 
     @cached_property
     def posterior(self) -> Floats:
         """P(condition | age, sex, answers), (C,). Summed in the world's order: the order of answers changes no bit."""
         logs = self.tables.prior
         if self.answers:
-            signs = sorted((self.world.place[finding], int(present)) for finding, present in self.answers.items())
-            places, present = np.array(signs).T
-            logs = logs + self.tables.logs[present, :, places].sum(axis=0)
+            rows = sorted([2 * self.world.place[finding] + present for finding, present in self.answers.items()])
+            logs = logs + self.tables.logs.take(rows, axis=0).sum(axis=0)
         weights = np.exp(logs - logs.max())
         weights /= weights.sum()
         weights.flags.writeable = False
@@ -99,7 +109,7 @@ class Belief:
 
 def doubt(present: Floats) -> Floats:
     """Entropy of an answer that is yes with probability `present`, of any shape, in nats."""
-    present = np.clip(present, CERTAIN, 1 - CERTAIN)
+    present = present.clip(CERTAIN, 1 - CERTAIN)
     return -(present * np.log(present) + (1 - present) * np.log1p(-present))
 
 
@@ -111,7 +121,8 @@ def gains(posterior: Floats, present: Floats, doubts: Floats) -> Floats:
 def information_gain(belief: Belief) -> Floats:
     """The expected fall in the posterior's entropy from asking for each finding, (F,), in nats; 0 if answered."""
     gain = gains(belief.posterior, belief.tables.chances[1], belief.tables.doubts)
-    gain[[belief.world.place[finding] for finding in belief.answers]] = 0
+    for finding in belief.answers:
+        gain[belief.world.place[finding]] = 0
     return gain
 
 
@@ -184,9 +195,9 @@ def pair_worths(held: Floats, chances: Floats, cost: float) -> Floats:
     `held` (C,) is the posterior, `chances` (2, C, F) P(answer | condition) of the open findings.
     """
     rows, count = chances.swapaxes(0, 1).reshape(len(held), -1), chances.shape[2]
-    pairs = np.zeros((2 * count, 2 * count))
+    pairs, pair = np.zeros((2, 2 * count, 2 * count))
     for mass, row in zip(held, rows, strict=True):
-        np.maximum(pairs, np.outer(mass * row, row), out=pairs)
+        np.maximum(pairs, np.dot((mass * row)[:, None], row[None], out=pair), out=pairs)
     two = pairs.reshape(-1, 2, count).sum(axis=1) - cost * (held @ rows)[:, None]
     two[np.arange(2 * count), np.tile(np.arange(count), 2)] = -np.inf  # no finding is asked for twice
     one = (held[:, None] * rows).max(axis=0)
@@ -268,8 +279,10 @@ class Truth(NamedTuple):
 
 def sample_case(world: World, random: np.random.Generator) -> Truth:
     """Somebody of 18 to 90 years and either sex, each as likely; condition and findings as the world has them."""
-    person = Person(int(random.integers(18, 91)), get_args(Sex)[random.integers(2)])
-    condition = int(random.choice(len(world.conditions), p=world.prior(person)))
+    person = Person(int(random.integers(18, 91)), SEXES[random.integers(2)])
+    heaped = world.prior(person).cumsum()
+    # What random.choice(p=prior) draws, without its checks of the prior, which take thrice as long.
+    condition = int((heaped / heaped[-1]).searchsorted(random.random(), side="right"))
     present = random.random(len(world.findings)) < world.likelihood(person)[condition]
     return Truth(person, world.condition_ids[condition], present)
 

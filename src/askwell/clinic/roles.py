@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from random import Random
 from typing import Any, ClassVar
 
@@ -17,6 +18,8 @@ from askwell.clinic.knowledge import World
 from askwell.clinic.language import Oracle, sentences
 from askwell.llm import prompts
 
+REMEMBERED = 256
+"""Conversations whose reading is kept: all replies to a turn come with the same one."""
 FENCED = re.compile(r"<data (\w+)>\n(.*?)\n</data \1>", re.DOTALL)
 Body = dict[str, Any]
 
@@ -33,6 +36,7 @@ class Roles:
         self.roles = dict(zip(self.NAMES, played, strict=True))
         # Up to its first field, a prompt's first part is the same in every request.
         self._known = {prompts.FIELD.split(prompts.load(name).system)[0]: name for name in self.roles}
+        self._told = lru_cache(maxsize=REMEMBERED)(self._read_told)
         self._fact_of = {self.fact(finding, there): finding for finding in world.finding_ids for there in (True, False)}
 
     def answer(self, body: Body) -> str:
@@ -46,9 +50,11 @@ class Roles:
 
     def wrong(self, role: str, parts: list[str]) -> Random | None:
         """Where this request is one that the role gets wrong: the draw of how. The same request, the same mistake."""
+        if not (rate := self.errors.get(role, 0.0)):
+            return None
         digest = hashlib.sha256(json.dumps([self.seed, role, parts]).encode()).digest()
         draw = Random(digest)
-        return draw if draw.random() < self.errors.get(role, 0.0) else None
+        return draw if draw.random() < rate else None
 
     def fact(self, finding: str, present: bool) -> str:
         """A finding as a fact in words."""
@@ -103,10 +109,13 @@ class Roles:
         match = "direct" if asked & wanted else "related" if asked - known else "neither"
         return {"reason": f"asks for {', '.join(sorted(asked)) or 'nothing'}", "questions": count, "match": match}
 
-    def told(self, conversation: str) -> set[str]:
+    def told(self, conversation: str) -> frozenset[str]:
         """What the person has said so far."""
+        return self._told(conversation)
+
+    def _read_told(self, conversation: str) -> frozenset[str]:
         found: set[str] = set()
         for message in map(json.loads, conversation.splitlines()):
             if message["speaker"] == "person":
                 found |= self.oracle.statements(message["says"]).keys()
-        return found
+        return frozenset(found)
