@@ -6,6 +6,7 @@ import pytest
 
 from askwell import recipes, runs
 from askwell.clinic.language import sentences, talk
+from askwell.clinic.logs import SKILLS
 from askwell.clinic.reasoning import Reference
 from askwell.errors import RecipeError
 from askwell.evaluation import interviews as stage
@@ -137,6 +138,14 @@ def test_asking_well_beats_asking_at_random(tmp_path):
     well = evaluated(tmp_path / "well", policy="clinic:reference", cases=80)
     badly = evaluated(tmp_path / "badly", policy="clinic:random", cases=80)
     assert well["accuracy"] > badly["accuracy"] + 0.05 and well["mean questions"] < badly["mean questions"]
+
+
+def test_better_experts_ask_better(tmp_path):
+    found = {
+        name: evaluated(tmp_path / name, policy=f"clinic:{name}", cases=60, most=12) for name in ("expert", "novice")
+    }
+    assert found["expert"]["accuracy"] > found["novice"]["accuracy"]
+    assert found["novice"]["mean questions"] <= SKILLS["novice"].most
 
 
 def test_an_asker_that_the_clinic_does_not_have_is_refused(tmp_path):
