@@ -535,7 +535,8 @@ class EvaluateInterviewsRecipe(Recipe):
 
     policy: str
     """Checkpoint directory or Hugging Face name of the policy; or an asker of the clinic: `clinic:reference`,
-    `clinic:myopic`, `clinic:random`."""
+    `clinic:myopic`, `clinic:random`, or one that chooses as the experts of `clinic logs` do, but words it well and asks
+    for one thing at a time: `clinic:expert`, `clinic:average`, `clinic:novice`."""
     cases: int = Field(default=300, ge=1)
     """Patients to interview, none of whom any log knows."""
     split: Literal["dev", "test"] = "test"

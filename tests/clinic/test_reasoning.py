@@ -130,6 +130,15 @@ def test_the_order_of_answers_changes_no_bit(asked, shuffler):
     assert (one_by_one.posterior == Belief.of(world, ADA, answers).posterior).all()
 
 
+def test_the_order_of_many_answers_changes_no_bit(world):
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        names = random.choice(world.finding_ids, 12, replace=False)
+        answers = {str(name): bool(random.integers(2)) for name in names}
+        shuffled = {str(name): answers[name] for name in random.permutation(names)}
+        assert (Belief.of(world, ADA, shuffled).posterior == Belief.of(world, ADA, answers).posterior).all()
+
+
 def test_a_belief_never_changes():
     before = Belief.of(SMALL, ADA)
     held = before.posterior.copy()

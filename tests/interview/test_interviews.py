@@ -5,7 +5,8 @@ import random
 import pytest
 
 from askwell import recipes, runs
-from askwell.clinic.language import Oracle, sentences, talk
+from askwell.clinic.language import sentences, talk
+from askwell.clinic.logs import SKILLS
 from askwell.clinic.reasoning import Reference
 from askwell.errors import RecipeError
 from askwell.evaluation import interviews as stage
@@ -92,12 +93,12 @@ def test_visitors_are_reproducible_and_say_who_they_are(world, oracle):
         assert visitor.case.options[visitor.case.answer]
 
 
-def test_visitors_of_test_use_words_that_no_log_for_training_has(world):
+def test_visitors_of_test_use_words_that_no_log_for_training_has(world, oracle):
     kept = {text for finding in world.findings for text in (finding.yes[-1], finding.no[-1])}
 
     def said(split):
         people = visitors(world, 60, seed=2, split=split)
-        patients = [ClinicPatient(world, Oracle(world), visitor) for visitor in people[:10]]
+        patients = [ClinicPatient(world, oracle, visitor) for visitor in people[:10]]
         answers = [patient.answer("Do you have a fever?").text for patient in patients]
         return [sentence for visitor in people for sentence in sentences(visitor.case.initial_information)[1:]], answers
 
@@ -137,6 +138,14 @@ def test_asking_well_beats_asking_at_random(tmp_path):
     well = evaluated(tmp_path / "well", policy="clinic:reference", cases=80)
     badly = evaluated(tmp_path / "badly", policy="clinic:random", cases=80)
     assert well["accuracy"] > badly["accuracy"] + 0.05 and well["mean questions"] < badly["mean questions"]
+
+
+def test_better_experts_ask_better(tmp_path):
+    found = {
+        name: evaluated(tmp_path / name, policy=f"clinic:{name}", cases=60, most=12) for name in ("expert", "novice")
+    }
+    assert found["expert"]["accuracy"] > found["novice"]["accuracy"]
+    assert found["novice"]["mean questions"] <= SKILLS["novice"].most
 
 
 def test_an_asker_that_the_clinic_does_not_have_is_refused(tmp_path):

@@ -5,11 +5,12 @@ that `askwell ingest --source chat` and `askwell label` read it as any other log
 A visit is a pure function of the world, the seed and its number: some are longer, some experts ask twice at once, greet
 or thank, patients chat and say things unasked. In the test split (that of `ingest` at its default shares) every wording
 is one that the rest never uses, and a complaint may be one with which no other visit of the same condition begins.
+`Expert` is how these experts choose, as an asker that can interview anybody.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -189,6 +190,39 @@ def interview(log: Visit, skill: Skill) -> None:
         log.tell(heard, before=chat)
         for name in heard:
             belief = belief.given(name, log.present(name))
+
+
+def choose(belief: Belief, asked: Collection[str], skill: Skill, draw: Random) -> list[str]:
+    """What an expert asks for next: a finding, now and then two at once, and nothing where it has heard enough."""
+    ids, gains = belief.world.finding_ids, information_gain(belief)
+    for name in asked:
+        gains[belief.world.place[name]] = 0
+    order = (-gains).argsort()
+    if gains[order[0]] < skill.enough:
+        return []
+    while True:
+        best = draw.random() < skill.best
+        first = ids[order[0] if best else order[draw.randrange(min(25, len(order)))]]
+        if first not in belief.answers:  # what was asked and not answered may be asked again
+            break
+    if draw.random() < skill.double and gains[order[1]] >= skill.enough:
+        second = ids[order[1]]
+        return [first] if second in (first, *belief.answers) else [first, second]
+    return [first]
+
+
+class Expert:
+    """An asker of `clinic.reasoning` that chooses as the experts of the logs do, one finding at a time."""
+
+    def __init__(self, skill: Skill, seed: int) -> None:
+        self.skill, self._draw = skill, Random(f"expert {seed}")
+
+    def next(self, belief: Belief, asked: Collection[str]) -> str | None:
+        """A finding's id, or None to stop."""
+        while len(asked) < self.skill.most and (chosen := choose(belief, asked, self.skill, self._draw)):
+            if chosen[0] not in asked:
+                return chosen[0]
+        return None
 
 
 def question(log: Visit, chosen: list[str], skill: Skill) -> None:

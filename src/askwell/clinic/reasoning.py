@@ -178,26 +178,38 @@ class Reference:
     They are: any two questions; and one of the few most promising, then up to `series` questions that each gain the
     most information; all may stop after any answer. Two alone give up early where only several together change the most
     probable condition. It stops where no plan is worth its cost; at no cost it never does. Ties go to information gain.
+
+    `most` is how many questions it may ask in all: it plans for those that are left. Without it, it plans for the end
+    of the interview, so that at first its questions may tell little by themselves: the best after some given number of
+    questions is the one that knows this number.
     """
 
     cost: float
     series: int = 5
+    most: int | None = None
 
     def next(self, belief: Belief, asked: Collection[str]) -> str | None:
         places, held = belief.open(asked), belief.posterior
-        if not len(places):
+        left = len(places) if self.most is None else min(len(places), self.most - len(asked))
+        if left <= 0:
             return None
         chances, doubts = belief.tables.chances[:, :, places], belief.tables.doubts[:, places]
-        gain, worth = gains(held, chances[1], doubts), pair_worths(held, chances, self.cost)
+        gain = gains(held, chances[1], doubts)
+        worth = (pair_worths if left > 1 else single_worths)(held, chances, self.cost)
         first = np.unique([*np.argsort(-worth, kind="stable")[:FIRST], gain.argmax()])
         mass = np.concatenate((held[:, None] * chances[:, :, first]).swapaxes(1, 2))
         free = np.tile(~np.eye(len(places), dtype=bool)[first], (2, 1))
-        then = series_worth(mass, free, chances[1], doubts, self.cost, self.series)
+        then = series_worth(mass, free, chances[1], doubts, self.cost, min(self.series, left - 1))
         worth[first] = np.maximum(worth[first], then.reshape(2, -1).sum(axis=0) - self.cost)
         if worth.max() < held.max() - TIE:
             return None
         ties = np.flatnonzero(worth >= worth.max() - TIE)
         return belief.world.finding_ids[places[ties[gain[ties].argmax()]]]
+
+
+def single_worths(held: Floats, chances: Floats, cost: float) -> Floats:
+    """What asking each finding is worth, (F,), to one who then stops. Of what, see `pair_worths`."""
+    return (held[:, None] * chances).max(axis=1).sum(axis=0) - cost
 
 
 def pair_worths(held: Floats, chances: Floats, cost: float) -> Floats:
@@ -220,9 +232,10 @@ def series_worth(mass: Floats, free: Flags, present: Floats, doubts: Floats, cos
 
     `mass` (B, C) is P(condition, answers so far) after B series of answers, `free` (B, F) what they leave to ask.
     """
-    stop, total = mass.max(axis=1), mass.sum(axis=1)
+    stop = mass.max(axis=1)
     if not most or not free[0].any():
         return stop
+    total = mass.sum(axis=1)
     posterior = mass / np.maximum(total, np.finfo(float).tiny)[:, None]
     places = np.where(free, gains(posterior, present, doubts), -1).argmax(axis=1)
     yes = mass * present[:, places].T
@@ -310,18 +323,20 @@ def play(asker: Asker, belief: Belief, truth: Flags, *, most: int | None = None)
     return played
 
 
+def course(asker: Asker, belief: Belief, case: Truth, most: int) -> list[float]:
+    """Whether the most probable condition is the right one, 1 or 0, after 0 to `most` questions to one person."""
+    right = [float(belief.best == case.condition)]
+    for finding, answer in play(asker, belief, case.present, most=most):
+        belief = belief.given(finding, answer)
+        right.append(float(belief.best == case.condition))
+    return right + right[-1:] * (most + 1 - len(right))
+
+
 def curve(asker: Asker, world: World, cases: Iterable[Truth], most: int) -> list[Estimate]:
     """How often the most probable condition is the right one after 0 to `most` questions, each with its interval.
 
     Where the asker stops, its accuracy stays; at no cost Myopic and Reference go on to the last question.
     """
-    right: list[list[float]] = []
-    for person, condition, present in cases:
-        belief = Belief.of(world, person)
-        row = [float(belief.best == condition)]
-        for finding, answer in play(asker, belief, present, most=most):
-            belief = belief.given(finding, answer)
-            row.append(float(belief.best == condition))
-        right.append(row + row[-1:] * (most + 1 - len(row)))
+    right = [course(asker, Belief.of(world, case.person), case, most) for case in cases]
     names = [str(i) for i in range(len(right))]
     return [mean_interval(column, names) for column in zip(*right, strict=True)]

@@ -17,6 +17,7 @@ from askwell import jsonl, runs
 from askwell.clinic import knowledge
 from askwell.clinic.knowledge import FOLDER, World
 from askwell.clinic.language import Oracle
+from askwell.clinic.logs import SKILLS, Expert
 from askwell.clinic.reasoning import Asker as Reasoner
 from askwell.clinic.reasoning import Myopic, Random, Reference
 from askwell.errors import RecipeError
@@ -27,7 +28,7 @@ from askwell.records import Episode, Message
 from askwell.statistics import Estimate, mean_interval
 
 log = logging.getLogger(__name__)
-OWN = ("reference", "myopic", "random")
+OWN = ("reference", "myopic", "random", *SKILLS)
 
 
 def inputs(recipe: EvaluateInterviewsRecipe) -> list[Path]:
@@ -102,6 +103,7 @@ def speaking(name: str, recipe: EvaluateInterviewsRecipe, world: World, oracle: 
         "reference": Reference(cost=recipe.cost),
         "myopic": Myopic(cost=0.05),
         "random": Random(recipe.seed),
+        **{name: Expert(skill, recipe.seed) for name, skill in SKILLS.items()},
     }
     return SpeakingAsker(world, oracle, askers[name], stop_marker=recipe.stop_marker, seed=recipe.seed)
 
