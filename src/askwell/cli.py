@@ -8,6 +8,7 @@ import importlib
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from pydantic_core import PydanticUndefined
@@ -118,7 +119,7 @@ def parse(name: str, arguments: list[str]) -> Recipe:
     """The recipe of a call: its file, if one is named first, with the flags over it."""
     values: dict[str, Any] = {}
     if arguments and not arguments[0].startswith("-"):
-        values = recipes.read_recipe(recipes.Path(arguments[0]), name)
+        values = recipes.read_recipe(Path(arguments[0]), name)
         arguments = arguments[1:]
     return recipes.resolve(COMMANDS[name].recipe, recipes.override(values, arguments))
 

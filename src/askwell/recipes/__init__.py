@@ -1,0 +1,55 @@
+"""One pydantic class per command: what a YAML recipe or a flag may say. No torch.
+
+A recipe file names its command (`command: train`) and its fields; dotted overrides on the command line win
+(`--optimizer.learning_rate 1e-5`). The docstring under a field is its only description: `askwell COMMAND --help`
+and `docs/cli.md` print it. Values are validated once, here; stages trust them.
+"""
+
+from askwell.recipes.clinic import ClinicLogsRecipe, ClinicServeRecipe, ClinicThreadsRecipe
+from askwell.recipes.data import ContrastRecipe, IngestRecipe, LabelRecipe, Shares
+from askwell.recipes.endpoint import CLINIC, LOCAL, Caps, Endpoint, Prices
+from askwell.recipes.evaluation import EvaluateInterviewsRecipe, EvaluateTurnsRecipe
+from askwell.recipes.fields import Fold, Recipe, Section, StopMarker, bounds, essential
+from askwell.recipes.parsing import field_names, override, read_recipe, resolve, scalar, section_of
+from askwell.recipes.studies import StudyDemoRecipe, StudyRecipe, StudyRow
+from askwell.recipes.training import Dpo, GraderRecipe, Lora, Optimizer, Reward, Rollouts, ScratchModel, TrainRecipe
+
+__all__ = [
+    "CLINIC",
+    "LOCAL",
+    "Caps",
+    "ClinicLogsRecipe",
+    "ClinicServeRecipe",
+    "ClinicThreadsRecipe",
+    "ContrastRecipe",
+    "Dpo",
+    "Endpoint",
+    "EvaluateInterviewsRecipe",
+    "EvaluateTurnsRecipe",
+    "Fold",
+    "GraderRecipe",
+    "IngestRecipe",
+    "LabelRecipe",
+    "Lora",
+    "Optimizer",
+    "Prices",
+    "Recipe",
+    "Reward",
+    "Rollouts",
+    "ScratchModel",
+    "Section",
+    "Shares",
+    "StopMarker",
+    "StudyDemoRecipe",
+    "StudyRecipe",
+    "StudyRow",
+    "TrainRecipe",
+    "bounds",
+    "essential",
+    "field_names",
+    "override",
+    "read_recipe",
+    "resolve",
+    "scalar",
+    "section_of",
+]

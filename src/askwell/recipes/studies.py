@@ -1,0 +1,38 @@
+"""Recipes that chain stages."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from askwell.recipes.fields import Recipe
+
+StudyRow = Literal["base", "sft", "dpo", "grpo", "cispo", "gspo", "no_content", "no_decision", "sum"]
+
+
+class StudyRecipe(Recipe):
+    """A paper's table from raw data to report, in one command."""
+
+    free = frozenset({"workers"})
+
+    data: Path
+    """Folder of the Schema-Guided Dialogue data, with `train` and `dev` in it; or `clinic`, the simulated clinic."""
+    rows: tuple[StudyRow, ...] = ("base", "sft", "dpo", "grpo", "cispo", "gspo", "no_content", "no_decision", "sum")
+    """Rows of the table."""
+    budget: Literal["small", "full"] = "full"
+    """What the rows are trained and evaluated on: `small` is for a look, `full` for the table."""
+    seeds: int = Field(default=3, ge=1)
+    """Training runs of base, sft, grpo and cispo; the other rows have one. `budget: small` has one of each."""
+    workers: int = Field(default=0, ge=0)
+    """Stages side by side, each in a process of its own; 0: one a core, or one alone where there is a GPU."""
+
+
+class StudyDemoRecipe(Recipe):
+    """The whole way in the simulated clinic, from experts' logs to a page worth looking at."""
+
+    free = frozenset({"workers"})
+
+    conversations: int | None = Field(default=None, ge=20)
+    """Experts' conversations to learn from, where not as many as the demo was made for."""
+    workers: int = Field(default=0, ge=0)
+    """Stages side by side, each in a process of its own; 0: one a core."""

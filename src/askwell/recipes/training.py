@@ -1,0 +1,201 @@
+"""Recipes that fit something: a policy, a grader."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from askwell.recipes.endpoint import Endpoint
+from askwell.recipes.fields import Fold, Recipe, Section, StopMarker
+from askwell.records import Split
+
+
+class ScratchModel(Section):
+    """A small Qwen2-style transformer with a tokenizer trained on the corpus, for machines without weights."""
+
+    vocabulary: int = Field(default=4096, ge=300)
+    """Tokens of the byte-level BPE."""
+    hidden: int = Field(default=192, ge=8)
+    """Width of the residual stream; a multiple of `heads`."""
+    layers: int = Field(default=4, ge=1)
+    """Transformer blocks."""
+    heads: int = Field(default=4, ge=1)
+    """Attention heads."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden % (2 * self.heads):
+            raise ValueError(f"hidden {self.hidden} must be an even multiple of heads {self.heads}")
+        return self
+
+    @property
+    def mlp(self) -> int:
+        """Width of the gated feed-forward layer: 8/3 of `hidden`, rounded up to a multiple of 16."""
+        return -(-self.hidden * 8 // 3 // 16) * 16
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the model where the corpus fills its vocabulary; the head shares the embedding's."""
+        attention = 4 * self.hidden**2 + 3 * self.hidden
+        return (
+            self.vocabulary * self.hidden
+            + self.hidden
+            + self.layers * (attention + 3 * self.hidden * self.mlp + 2 * self.hidden)
+        )
+
+
+class Lora(Section):
+    """Low-rank adapters instead of full weights (PEFT)."""
+
+    rank: int = Field(default=16, ge=1)
+    """Rank of the adapters."""
+    alpha: int = Field(default=32, ge=1)
+    """Scale; adapters are multiplied by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout before the adapters."""
+    targets: tuple[str, ...] = ()
+    """Names of the modules that get an adapter; none named: every linear layer but the head."""
+
+
+class Optimizer(Section):
+    """AdamW and its schedule."""
+
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak learning rate (1e-3 suits scratch models, 1e-5 full weights of a pretrained one, 1e-4 LoRA)."""
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the steps in which the rate rises from 0."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate falls after the warm-up."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Decoupled weight decay."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are clipped to this norm."""
+
+
+class Dpo(Section):
+    """Direct preference optimization against the starting policy (Rafailov et al., 2023)."""
+
+    beta: float = Field(default=0.1, gt=0)
+    """How dearly a departure from the starting policy is paid."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    """Share of the preferences taken to be the wrong way round (conservative DPO)."""
+    attributes: tuple[str, ...] = ()
+    """Train on the preferences in these attributes; none named: all."""
+
+
+class Reward(Section):
+    """What a rollout is worth: Learn-to-Ask's reward (section 4.2.5), its ablations, and optional terms."""
+
+    mode: Literal["both", "without_content", "without_decision", "sum"] = "both"
+    """`both`: R_s (1 + beta R_a) + Omega. `without_content`: (1 + beta) R_s + Omega. `without_decision`: beta R_a +
+    Omega, on turns where the expert asks. `sum`: R_s + R_a + Omega."""
+    beta: float = Field(default=2.0, ge=0)
+    """Weight of R_a."""
+    known_penalty: float = Field(default=0.0, ge=0)
+    """Taken off a question that asks for what the context already says."""
+    question_cost: float = Field(default=0.0, ge=0)
+    """Taken off every reply that asks."""
+    required: tuple[str, ...] = ()
+    """Facts that must be known before a stop, by their names in the turns' facts."""
+    missing_penalty: float = Field(default=1.0, ge=0)
+    """Taken off a stop for each required fact that is still to be found out."""
+
+
+class Rollouts(Section):
+    """Reinforcement learning from groups of rollouts (methods grpo, gspo, cispo, rloo)."""
+
+    grader: Path | None = None
+    """Run directory of `askwell grader`: the one that rewards. Keep another one for evaluation."""
+    judge: Endpoint | None = None
+    """Or an endpoint whose model rewards, for truths in words (`label --truth llm`)."""
+    turns: int = Field(default=48, ge=1)
+    """Turns whose rollouts are drawn at once; those of a dialogue stand together and share their contexts."""
+    group: int = Field(default=5, ge=2)
+    """Rollouts of each turn."""
+    updates: int = Field(default=1, ge=1)
+    """Optimizer steps that share out the rollouts drawn at once."""
+    iterations: int = Field(default=1, ge=1)
+    """Times that the rollouts drawn at once are gone through."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Sampling temperature of the rollouts."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    """Longest rollout."""
+    scale: Literal["group", "batch", "none"] | None = None
+    """What advantages are divided by: the deviation of the group, of the batch, nothing. Unset: nothing for rloo, else
+    the group's."""
+    clip_low: float | None = Field(default=None, gt=0)
+    """How far a ratio may fall below 1. Unset: 0.2, for gspo 3e-4."""
+    clip_high: float | None = Field(default=None, gt=0)
+    """How far a ratio may rise above 1 (for cispo: the largest weight of a token). Unset: 0.2, gspo 4e-4, cispo 5."""
+    kl: float = Field(default=0.0, ge=0)
+    """Weight of the divergence from the starting policy."""
+    reward: Reward = Reward()
+    """What a rollout is worth."""
+
+
+class TrainRecipe(Recipe):
+    """Train a policy that asks the next question or stops."""
+
+    method: Literal["sft", "dpo", "grpo", "gspo", "cispo", "rloo"] = "sft"
+    """`sft`: imitate the expert's next utterance, or the stop marker. `dpo`: from preferences. Else: from rollouts."""
+    input: Path
+    """Run directory of `askwell label`; with `loss: all` of `askwell ingest` (whole conversations); for dpo of
+    `askwell contrast`."""
+    model: str = "scratch"
+    """Path or name of a Hugging Face causal language model, or `scratch`."""
+    scratch: ScratchModel = ScratchModel()
+    """Sizes of the scratch model."""
+    lora: Lora | None = None
+    """Train adapters instead of full weights."""
+    loss: Literal["response", "all"] = "response"
+    """Tokens that carry the loss: the expert's response, or every token of whole conversations (a base model)."""
+    stop_marker: StopMarker = "<stop />"
+    """What the policy says to stop."""
+    prompt: str = ""
+    """System prompt: a file of `askwell/texts/prompts` by name (`policy`), or empty for none."""
+    split: Split = "train"
+    """Which split to train on."""
+    limit: int | None = Field(default=None, ge=1)
+    """Train on at most this many conversations, drawn by hash."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the data."""
+    batch: int = Field(default=16, ge=1)
+    """Conversations (dpo: question sets) an optimizer step, over all processes; with rollouts see `rollouts.turns`."""
+    micro_batch: int = Field(default=16, ge=1)
+    """Conversations (dpo: question sets; rollouts: turns) a forward pass on one process."""
+    max_tokens: int = Field(default=1024, ge=16)
+    """Longest sequence; of a longer one the oldest messages are left out, and counted."""
+    trees: bool = True
+    """Compute what sequences share once, exactly; false pads every sequence, for models that cannot take a tree."""
+    row_tokens: int = Field(default=512, ge=64)
+    """Tokens of a packed row of trees (twice the longest sequence at least): with less, more is computed twice; with
+    more, attention costs more."""
+    attention: Literal["sdpa", "flex_attention"] = "sdpa"
+    """`flex_attention` skips what a tree's mask leaves out: for CUDA and rows of several thousand tokens."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the forward pass; weights stay in float32."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory for a third more time."""
+    dpo: Dpo = Dpo()
+    """Preferences: dpo."""
+    rollouts: Rollouts = Rollouts()
+    """Reinforcement learning: grpo, gspo, cispo, rloo."""
+    optimizer: Optimizer = Optimizer()
+    """Optimizer settings."""
+    checkpoint_every: int = Field(default=100, ge=1)
+    """Steps between checkpoints to resume from."""
+
+
+class GraderRecipe(Recipe):
+    """Fit a grader for exact truth: which slots does a question ask for, given the service?"""
+
+    input: tuple[Path, ...]
+    """Run directories of `askwell ingest --source sgd`; every SYSTEM utterance with its acts is an example."""
+    kind: Literal["linear", "convolutional"] = "linear"
+    """Kind of model: n-grams and regressions, or a small network; let one reward and the other evaluate."""
+    fold: Fold = "all"
+    """Which training conversations to learn from, by hash of the group: `all`, or a part such as `3/4` (of four parts,
+    numbered 0 to 3, the last) or `0-2/4` (the first three). Graders of parts that do not overlap share none."""
+    precision: float = Field(default=0.95, gt=0, lt=1)
+    """Exact-set match to reach on what is scored; the grader abstains elsewhere."""
