@@ -58,7 +58,7 @@ class Size(NamedTuple):
 
 
 SMALL = ScratchModel(vocabulary=1500, hidden=128, layers=3, heads=4)
-SIZES = {"small": Size(4000, SMALL, 1.25, 1.5, 0.5, 0.3, 1200), "full": Size(16000, SMALL, 2, 2, 0.5, 1, 2000)}
+SIZES = {"small": Size(4000, SMALL, 1.25, 1.5, 0.5, 0.3, 1200), "full": Size(6000, SMALL, 1.25, 1.5, 0.5, 0.4, 1500)}
 
 
 def inputs() -> list[Path]:
