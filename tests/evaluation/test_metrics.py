@@ -22,6 +22,8 @@ BY_HAND = {
     "AA": (0.8, 10, 0),
     "FC": (0.55, 10, 0),
     "TR": (2.5, 7, 3),
+    "WA at least": (0.3, 5, 0),
+    "TR at least": (2.25, 10, 0),
     "premature stops": (1 / 6, 6, 0),
     "late stops": (1 / 4, 4, 0),
     "repeats": (1 / 5, 5, 1),
@@ -137,6 +139,8 @@ def test_figures_stand_in_their_relations(replies):
         assert found["WA all"].value <= found["WA"].value
     if found["TR"].value is not None:
         assert 0 <= found["TR"].value <= 4
+    if found["WA"].value is not None:
+        assert found["WA at least"].value <= found["WA"].value
     decided = [found[name].value * found[name].scored for name in ("WC", "WS") if found[name].value is not None]
     assert found["AA"].value * found["AA"].scored == pytest.approx(sum(decided))
 

@@ -27,6 +27,8 @@ MEANING = {
     "AA": "share of right decisions over all turns",
     "FC": "mean format score over all turns; 0 where the decision is wrong",
     "TR": "mean reward over all turns, 0 to 4",
+    "WA at least": "WA if every unscored question had content score 0: a bound, no estimate",
+    "TR at least": "TR if every unscored question had content score 0: a bound, no estimate",
     "premature stops": "share of the turns where the expert asks at which the policy stops (1 - WC)",
     "late stops": "share of the turns where the expert stops at which the policy goes on (1 - WS)",
     "repeats": "share of the policy's questions that ask for what the context already says",
@@ -93,6 +95,8 @@ def values_of(turns: Iterable[Turn], grades: Iterable[Grade], *, stop_marker: st
         "AA": (graded, lambda grade: grade.decision_score),
         "FC": (graded, lambda grade: grade.format_score),
         "TR": (graded, lambda grade: grade.reward),
+        "WA at least": (both_ask, lambda grade: grade.content_score or 0.0),
+        "TR at least": (graded, least_reward),
         "premature stops": (expert_asks, lambda grade: 1 - grade.decision_score),
         "late stops": (expert_stops, lambda grade: 1 - grade.decision_score),
         "repeats": (asks, lambda grade: None if grade.repeats is None else float(grade.repeats)),
@@ -127,6 +131,11 @@ def truth(turn: Turn) -> str:
 def hit(grade: Grade) -> float | None:
     """1 where the question asks for nothing but what the expert still went on to find out."""
     return None if grade.content_score is None else float(grade.content_score == 1)
+
+
+def least_reward(grade: Grade) -> float:
+    """The reward; of an unscored reply what is certain of it, R_s + Omega, as if it asked for nothing of use."""
+    return grade.decision_score + (grade.format_score or 0.0) if grade.reward is None else grade.reward
 
 
 def wording(grade: Grade) -> tuple[int, str]:
