@@ -15,6 +15,7 @@ ROOMS = [
     "records",
     "texts",
     "jsonl",
+    "attributes",
     "recipes",
     "runs",
     "statistics",

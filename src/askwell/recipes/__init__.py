@@ -12,6 +12,7 @@ from askwell.recipes.evaluation import EvaluateInterviewsRecipe, EvaluateTurnsRe
 from askwell.recipes.fields import Fold, Recipe, Section, StopMarker, bounds, essential
 from askwell.recipes.parsing import field_names, override, read_recipe, resolve, scalar, section_of
 from askwell.recipes.studies import StudyDemoRecipe, StudyRecipe, StudyRow
+from askwell.recipes.synthesis import ProposeRecipe, SynthesizeRecipe
 from askwell.recipes.training import Dpo, GraderRecipe, Lora, Optimizer, Reward, Rollouts, ScratchModel, TrainRecipe
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Lora",
     "Optimizer",
     "Prices",
+    "ProposeRecipe",
     "Recipe",
     "Reward",
     "Rollouts",
@@ -43,6 +45,7 @@ __all__ = [
     "StudyDemoRecipe",
     "StudyRecipe",
     "StudyRow",
+    "SynthesizeRecipe",
     "TrainRecipe",
     "bounds",
     "essential",
