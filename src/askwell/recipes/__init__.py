@@ -10,6 +10,7 @@ from askwell.recipes.data import ContrastRecipe, IngestRecipe, LabelRecipe, Shar
 from askwell.recipes.endpoint import CLINIC, LOCAL, Caps, Endpoint, Prices
 from askwell.recipes.evaluation import EvaluateInterviewsRecipe, EvaluateTurnsRecipe
 from askwell.recipes.fields import Fold, Recipe, Section, StopMarker, bounds, essential
+from askwell.recipes.merging import MergeRecipe
 from askwell.recipes.parsing import field_names, override, read_recipe, resolve, scalar, section_of
 from askwell.recipes.studies import StudyDemoRecipe, StudyRecipe, StudyRow
 from askwell.recipes.training import Dpo, GraderRecipe, Lora, Optimizer, Reward, Rollouts, ScratchModel, TrainRecipe
@@ -31,6 +32,7 @@ __all__ = [
     "IngestRecipe",
     "LabelRecipe",
     "Lora",
+    "MergeRecipe",
     "Optimizer",
     "Prices",
     "Recipe",
