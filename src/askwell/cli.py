@@ -45,6 +45,7 @@ COMMANDS = {
 METHODS = {
     "sft": "askwell.training.sft",
     "dpo": "askwell.training.dpo",
+    "reward": "askwell.training.reward",
     **dict.fromkeys(("grpo", "gspo", "cispo", "rloo"), "askwell.training.grpo"),
 }
 """`askwell train` is several stages, one a method."""
