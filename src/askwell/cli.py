@@ -36,6 +36,7 @@ COMMANDS = {
     "contrast": Command(recipes.ContrastRecipe, "askwell.labelling.contrast"),
     "grader": Command(recipes.GraderRecipe, "askwell.grading.fit"),
     "train": Command(recipes.TrainRecipe, "askwell.training.sft"),
+    "merge": Command(recipes.MergeRecipe, "askwell.training.merge"),
     "evaluate turns": Command(recipes.EvaluateTurnsRecipe, "askwell.evaluation.turns"),
     "evaluate interviews": Command(recipes.EvaluateInterviewsRecipe, "askwell.evaluation.interviews"),
     "study demo": Command(recipes.StudyDemoRecipe, "askwell.studies.demo"),
@@ -46,6 +47,7 @@ COMMANDS = {
 METHODS = {
     "sft": "askwell.training.sft",
     "dpo": "askwell.training.dpo",
+    "reward": "askwell.training.reward",
     **dict.fromkeys(("grpo", "gspo", "cispo", "rloo"), "askwell.training.grpo"),
 }
 """`askwell train` is several stages, one a method."""

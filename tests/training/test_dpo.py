@@ -1,6 +1,7 @@
 """Preferences: the loss by hand and by the textbook on padded batches, and a cut run that ends as one that was not."""
 
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -12,8 +13,7 @@ from askwell import rendering, runs, weights
 from askwell.errors import DataError, RecipeError
 from askwell.recipes import Dpo
 from askwell.records import Candidate, Preference, QuestionSet
-from askwell.training import dpo, preferences, scoring, sft
-from askwell.training.trees import Piece
+from askwell.training import dpo, examples, preferences, scoring, sft
 
 
 def question_set(number, *texts, pairs=((0, 1),), attribute="relevance"):
@@ -81,13 +81,7 @@ def textbook(model, reference, policy, sets, beta):
 
 def test_loss_and_gradients_are_those_of_the_textbook(base):
     policy, reference = weights.load(str(base)), weights.load(str(base))
-    rows = []
-    for record in SETS[:3]:
-        pieces = []
-        for each in record.candidates:
-            before, after = rendering.render(policy.tokenizer, record.context, each.text, prompt="")
-            pieces.append(Piece(before + after, range(len(before), len(before) + len(after))))
-        rows.append(preferences.Row(pieces, [(each.better, each.worse) for each in record.preferences]))
+    rows = examples.of_question_sets(SETS[:3], policy.tokenizer, prompt="", max_tokens=1024, counts=Counter())
     task = preferences.task(policy.model, rows, scoring.Layout(), Dpo(beta=0.3))
     with torch.no_grad():
         # Away from the start, where all margins are 0.
@@ -145,9 +139,9 @@ def test_a_run_that_was_cut_ends_as_one_that_was_not(base, tmp_path, monkeypatch
 
 def test_attributes_choose_preferences_and_unknown_ones_are_named(base, tmp_path):
     sets = [*SETS[:3], question_set(4, "Which city?", "Mumble?", attribute="clarity")]
-    wanted = preferred(tmp_path, base, sets=sets, dpo={"attributes": ("clarity",)})
+    wanted = preferred(tmp_path, base, sets=sets, preferences={"attributes": ("clarity",)})
     assert dpo.plan(wanted)["preferences"] == 1
-    wanted = preferred(tmp_path, base, sets=sets, dpo={"attributes": ("focus",)})
+    wanted = preferred(tmp_path, base, sets=sets, preferences={"attributes": ("focus",)})
     with pytest.raises(RecipeError, match="no preference in focus in .*; there are preferences in clarity, relevance"):
         dpo.plan(wanted)
 

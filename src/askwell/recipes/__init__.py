@@ -10,14 +10,27 @@ from askwell.recipes.data import ContrastRecipe, IngestRecipe, LabelRecipe, Shar
 from askwell.recipes.endpoint import CLINIC, LOCAL, Caps, Endpoint, Prices
 from askwell.recipes.evaluation import EvaluateInterviewsRecipe, EvaluateTurnsRecipe
 from askwell.recipes.fields import Fold, Recipe, Section, StopMarker, bounds, essential
+from askwell.recipes.merging import MergeRecipe
 from askwell.recipes.parsing import field_names, override, read_recipe, resolve, scalar, section_of
 from askwell.recipes.studies import StudyDemoRecipe, StudyRecipe, StudyRow
 from askwell.recipes.synthesis import ProposeRecipe, SynthesizeRecipe
-from askwell.recipes.training import Dpo, GraderRecipe, Lora, Optimizer, Reward, Rollouts, ScratchModel, TrainRecipe
+from askwell.recipes.training import (
+    BradleyTerry,
+    Dpo,
+    GraderRecipe,
+    Lora,
+    Optimizer,
+    Preferences,
+    Reward,
+    Rollouts,
+    ScratchModel,
+    TrainRecipe,
+)
 
 __all__ = [
     "CLINIC",
     "LOCAL",
+    "BradleyTerry",
     "Caps",
     "ClinicLogsRecipe",
     "ClinicServeRecipe",
@@ -32,7 +45,9 @@ __all__ = [
     "IngestRecipe",
     "LabelRecipe",
     "Lora",
+    "MergeRecipe",
     "Optimizer",
+    "Preferences",
     "Prices",
     "ProposeRecipe",
     "Recipe",

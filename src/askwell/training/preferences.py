@@ -5,11 +5,12 @@ memory; a resumed run computes the same, for its checkpoint is loaded later.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from askwell.errors import MissingExtra
 from askwell.recipes import Dpo
 from askwell.training import loop, scoring
+from askwell.training.examples import Candidates
 from askwell.training.trees import Piece
 
 try:
@@ -24,30 +25,18 @@ AHEAD = 64
 """Question sets in a forward pass of the starting policy."""
 
 
-class Row(NamedTuple):
-    """A question set: its candidates as sequences, its preferences as (better, worse) places among them."""
-
-    pieces: list[Piece]
-    pairs: list[tuple[int, int]]
-    start: torch.Tensor = torch.zeros(0)  # (candidates,) log-probabilities under the starting policy
-
-
-def task(model: Any, rows: Sequence[Row], layout: scoring.Layout, recipe: Dpo) -> loop.Task:
+def task(model: Any, rows: Sequence[Candidates], layout: scoring.Layout, recipe: Dpo) -> loop.Task:
     """What the optimizer loop trains on; items are preferences."""
     rows = started(model, rows, layout)
 
-    def collate(group: list[Row]) -> dict[str, torch.Tensor]:
+    def collate(group: list[Candidates]) -> dict[str, torch.Tensor]:
         pieces = [piece for row in group for piece in row.pieces]
-        pairs: list[tuple[int, int]] = []
-        first = 0
-        for row in group:
-            pairs += [(first + better, first + worse) for better, worse in row.pairs]
-            first += len(row.pieces)
+        pairs = pairs_of(group)
         return {
             **scoring.lay_out(pieces, layout).tensors(),
             "lengths": lengths(pieces),
-            "pairs": torch.tensor(pairs, dtype=torch.long).view(-1, 2),
-            "start": torch.cat([torch.zeros(0), *(row.start for row in group)]),
+            "pairs": pairs,
+            "start": torch.tensor([start for row in group for start in row.start]),
             "labels": loop.items(len(pairs)),
         }
 
@@ -78,20 +67,30 @@ def preference_loss(ratios: torch.Tensor, pairs: torch.Tensor, recipe: Dpo) -> l
     return loop.Losses(each.sum(), sums)
 
 
-def started(model: Any, rows: Sequence[Row], layout: scoring.Layout) -> list[Row]:
+def started(model: Any, rows: Sequence[Candidates], layout: scoring.Layout) -> list[Candidates]:
     """The rows with each candidate's log-probability under the model as it is now."""
     was_training = model.training
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    found: list[Row] = []
+    found: list[Candidates] = []
     with torch.no_grad():
         for at in range(0, len(rows), AHEAD):
             some = rows[at : at + AHEAD]
             pieces = [piece for row in some for piece in row.pieces]
             sums = totals(scoring.score(model, scoring.lay_out(pieces, layout)).logprobs, lengths(pieces)).cpu()
             parts = sums.split([len(row.pieces) for row in some])
-            found += [row._replace(start=part) for row, part in zip(some, parts, strict=True)]
+            found += [row._replace(start=tuple(part.tolist())) for row, part in zip(some, parts, strict=True)]
     model.train(was_training)
     return found
+
+
+def pairs_of(group: Sequence[Candidates]) -> torch.Tensor:
+    """The preferences of some question sets, (P, 2): places of better and worse among all their candidates."""
+    pairs: list[tuple[int, int]] = []
+    first = 0
+    for row in group:
+        pairs += [(first + better, first + worse) for better, worse in row.pairs]
+        first += len(row.pieces)
+    return torch.tensor(pairs, dtype=torch.long).view(-1, 2)
 
 
 def lengths(pieces: Sequence[Piece]) -> torch.Tensor:

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from askwell import runs
+from askwell.errors import RecipeError
 from askwell.recipes import TrainRecipe
-from askwell.records import Conversation, Message, Turn
+from askwell.records import Conversation, Message, Preference, QuestionSet, Split, Turn
 from askwell.texts import prompt_file
+
+QUESTION_SETS = ("askwell synthesize", "askwell contrast")
 
 
 def inputs(recipe: TrainRecipe) -> list[Path]:
@@ -50,3 +53,39 @@ def dialogues(recipe: TrainRecipe) -> Iterator[tuple[Message, ...]]:
     for _, group in itertools.groupby(turns(recipe, Counter()), key=lambda turn: turn.conversation_id):
         turn = next(group)
         yield (*turn.context, Message(role="assistant", content=turn.expert_reply), *turn.future)
+
+
+def question_sets(recipe: TrainRecipe, counts: Counter[str], *, split: Split | None = None) -> Iterator[QuestionSet]:
+    """The question sets of a split (the recipe's; of another one all), with the preferences that the recipe chooses.
+
+    Sets without any are left out and counted, and so is what each choice costs.
+    """
+    chosen, seen = recipe.preferences, set()
+    limit = recipe.limit if split is None else None
+    split = split or recipe.split
+    for record in runs.sample_of(recipe.input, QuestionSet, made_by=QUESTION_SETS, split=split, limit=limit):
+        counts["question_sets"] += 1
+        seen |= {preference.attribute for preference in record.preferences}
+        kept = tuple(each for each in record.preferences if wanted(record, each, recipe, counts))
+        counts["preferences"] += len(kept)
+        counts["sets_without_preference"] += not kept
+        if kept:
+            yield record.model_copy(update={"preferences": kept})
+    if split == recipe.split and (unknown := set(chosen.attributes) - seen):
+        raise RecipeError(
+            f"preferences.attributes: no preference in {', '.join(sorted(unknown))} in {recipe.input}; there are "
+            f"preferences in {', '.join(sorted(seen)) or 'nothing'}"
+        )
+
+
+def wanted(record: QuestionSet, preference: Preference, recipe: TrainRecipe, counts: Counter[str]) -> bool:
+    """Whether the recipe chooses a preference; counts those that no judge confirmed."""
+    chosen = recipe.preferences
+    if chosen.attributes and preference.attribute not in chosen.attributes:
+        return False
+    if chosen.directions and record.direction(preference) not in chosen.directions:
+        return False
+    if chosen.filtered and not preference.kept:
+        counts["preferences_not_confirmed"] += 1
+        return False
+    return True

@@ -52,7 +52,7 @@ def run(recipe: TrainRecipe, run: Run) -> dict[str, object]:
         texts = [message.content for messages in reading.dialogues(recipe) for message in messages]
         policy = weights.create(recipe.scratch, texts, stop_marker=recipe.stop_marker, seed=recipe.seed)
     else:
-        policy = weights.load(recipe.model, lora=recipe.lora, trainable=True)
+        policy = weights.load(recipe.model, lora=recipe.lora, trainable=True, seed=recipe.seed)
     prompt = rendering.system_prompt(recipe.prompt, stop_marker=recipe.stop_marker)
     limits = {"prompt": prompt, "max_tokens": recipe.max_tokens, "counts": counts}
     if recipe.loss == "all":
