@@ -3,10 +3,16 @@
 import os
 import socket
 
+import hypothesis
 import pytest
 
-# Before any test loads torch: waiting threads spin for a moment only, as under `askwell.cli.call`.
+# Before any test loads torch: one thread each, for the models are so small that more only wait for one another, and
+# waiting threads spin for a moment only, as under `askwell.cli.call`.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+# How long an example takes says how busy the machine is, not whether it is right.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -32,7 +32,7 @@ ITEMS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ITEMS, st.integers(0, 5))
 def test_equals_the_brute_force_reference(items, seed):
     values, clusters = [value for value, _ in items], [cluster for _, cluster in items]
@@ -49,7 +49,7 @@ def test_equals_the_brute_force_reference(items, seed):
         assert (found.low, found.high) == pytest.approx(brute_force(values, clusters, draws=50, seed=seed))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(ITEMS, st.randoms(use_true_random=False))
 def test_order_of_the_items_does_not_matter(items, shuffler):
     shuffled = list(items)

@@ -90,7 +90,7 @@ def best_by_recursion(world, person, answers, cost):
     return worth
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(asked_worlds(), st.sampled_from([ADA, BOB]))
 def test_the_posterior_is_bayes_rule(asked, person):
     world, answers = asked
@@ -118,7 +118,7 @@ def test_a_posterior_by_hand():
     assert belief.probable("fever") == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(asked_worlds(), st.randoms(use_true_random=False))
 def test_the_order_of_answers_changes_no_bit(asked, shuffler):
     world, answers = asked
@@ -172,7 +172,7 @@ def test_impossible_conditions_stay_so_and_long_evidence_does_not_underflow():
     assert np.isfinite(information_gain(Belief.of(world, BOB))).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(asked_worlds())
 def test_information_gain_is_the_expected_fall_in_entropy(asked):
     world, answers = asked
@@ -189,7 +189,7 @@ def test_information_gain_is_the_expected_fall_in_entropy(asked):
         assert found[world.place[name]] == pytest.approx(entropy(belief.posterior) - after, abs=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(asked_worlds())
 def test_the_gain_of_questions_asked_at_once_is_that_of_one_after_the_other(asked):
     world, answers = asked
@@ -206,7 +206,7 @@ def test_the_gain_of_questions_asked_at_once_is_that_of_one_after_the_other(aske
         assert both <= alone[world.place[first]] + alone[then] + 1e-9
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(worlds, st.floats(0.01, 0.99))
 def test_what_is_independent_of_the_condition_tells_nothing(world, rate):
     table = {condition.id: {**condition.findings, "moon": rate} for condition in world.conditions}
@@ -214,7 +214,7 @@ def test_what_is_independent_of_the_condition_tells_nothing(world, rate):
     assert information_gain(Belief.of(world, ADA))[world.place["moon"]] == pytest.approx(0, abs=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(worlds.filter(lambda world: len(world.findings) <= 4), st.sampled_from([0.0, *COSTS]))
 def test_the_optimum_is_that_of_plain_recursion(world, cost):
     assert optimal_value(world, ADA, {}, cost) == pytest.approx(best_by_recursion(world, ADA, {}, cost))
@@ -265,7 +265,7 @@ def test_a_part_of_a_large_world():
     assert optimal_value(world, ADA, known, 0.01, among=reversed(among)) == pytest.approx(best)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(asked_worlds(), st.sampled_from(COSTS))
 def test_every_plan_of_the_reference_can_be_followed(asked, cost):
     """What it expects of a plan is what some policy has: never more than the best, and exact for two questions."""

@@ -3,7 +3,7 @@ import warnings
 import pytest
 import torch
 from decoding_examples import APART, SHARED, SIZES, VOCABULARY, dialogue_contexts, tiny, tokens
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import LogitsProcessorList, Qwen2Config, Qwen2ForCausalLM, TemperatureLogitsWarper, TopPLogitsWarper
@@ -94,7 +94,6 @@ def test_a_drawn_reply_has_the_likelihood_that_the_model_gives_it():
         assert abs(share - odds) < 4.5 * (odds * (1 - odds) / count) ** 0.5 + 1e-3, reply
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(-16, 16), min_size=2, max_size=20, unique=True),
     st.floats(0, 1, exclude_max=True),

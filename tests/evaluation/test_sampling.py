@@ -43,7 +43,7 @@ def whole(directory: Path) -> bytes:
     return (directory / "whole.jsonl").read_bytes()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(share=st.floats(0, 1))
 def test_cut_at_any_byte_and_resumed_is_as_if_undisturbed(tmp_path_factory, share):
     directory = tmp_path_factory.mktemp("cut")

@@ -89,7 +89,7 @@ def test_abstains_on_what_experts_never_say(grader, text):
     assert grader.asked([("Food_1", text)]) == [None]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.sampled_from(["city", "time", "which", "what", "book", "?", "you"]), min_size=4, max_size=20))
 def test_no_word_said_on_the_spot_again_gets_a_slot(spoken):
     wording = Wording.learn(example.text for example in corpus())
@@ -118,7 +118,7 @@ TEXTS = st.text(max_size=60) | st.lists(
 ).map(" ".join)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from(["Food_1", "Bus_1", "Music_1", "x"]), TEXTS), max_size=6))
 def test_any_text_gets_slots_of_its_service_or_an_abstention_in_any_company(grader, questions):
     asked = grader.asked(questions)

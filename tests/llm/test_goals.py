@@ -310,7 +310,7 @@ def test_a14_nothing_grows_with_the_number_of_calls(tmp_path):
     assert len(client.timeouts._seen) == 1 and len(client.pace._latencies) <= 3000
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     prompt=st.floats(0, 1000),
     completion=st.floats(0, 1000),

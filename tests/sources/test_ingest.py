@@ -262,7 +262,7 @@ def test_a_conversation_lands_with_its_group_whatever_else_is_read(items, shares
     assert len({(group, split) for (group, _), split in zip(items, whole, strict=True)}) == len({g for g, _ in items})
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SHARES, st.integers(0, 10**6))
 def test_shares_are_met_and_independent(shares, start):
     groups = [f"group {start + i}" for i in range(2000)]

@@ -323,7 +323,7 @@ TEXTS = st.text() | st.lists(PIECES | st.text(max_size=3), max_size=14).map("".j
 SIMPLE_EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(TEXTS, max_size=4))
 def test_redaction_ends_is_idempotent_and_leaves_no_email(texts):
     redacted, counts = redact_all(texts)
