@@ -99,10 +99,9 @@ class Quality:
         if known is None or known[1].max() < NOTHING:
             return None
         belief, gains = known
-        open_ones = [name for name in dict.fromkeys(findings) if name not in belief.answers]
-        if len(open_ones) > 1:
-            return min(1.0, joint_gain(belief, open_ones) / float(gains.max()))
-        return float(sum(gains[self.world.place[name]] for name in open_ones) / gains.max())
+        if len(asked := dict.fromkeys(findings)) > 1:
+            return min(1.0, joint_gain(belief, list(asked)) / float(gains.max()))
+        return float(sum(gains[self.world.place[name]] for name in asked) / gains.max())
 
     def known(self, context: Sequence[Message]) -> tuple[Belief, Floats] | None:
         """What follows from all that a person said, with the information gain of every finding (F,), in nats; None

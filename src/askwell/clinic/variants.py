@@ -25,6 +25,8 @@ from askwell.clinic.quality import SPOILT, Part, Quality, Reading, messages_in
 from askwell.clinic.reasoning import Floats
 from askwell.records import Message
 
+OBVIOUS = 0.8
+"""Of the best question's information gain: what gains less only somebody who knows the outcome would ask for."""
 EQUAL = 0.02
 """Scores closer than this are equal to the judge."""
 ATTRIBUTE = re.compile(r"^Attribute: (\w+)", re.MULTILINE)
@@ -156,7 +158,7 @@ class Writer:
         return None if known is None else known[1]
 
     def hindsight(self, context: Sequence[Message], told: Sequence[str]) -> Floats | None:
-        """The same; or with the outcome told, the expected rise of its log probability."""
+        """The same; or with the outcome told, the expected rise of its log probability, of what is worth asking anyway."""
         known = self.quality.known(context)
         named = next((i for i, it in enumerate(self.world.conditions) if told and it.name in told[0]), None)
         if known is None or named is None:
@@ -165,8 +167,7 @@ class Writer:
         chances = belief.tables.chances  # (2, C, F)
         means = np.einsum("c,acf->af", belief.posterior, chances)
         rise = (chances[:, named] * np.log(chances[:, named] / means)).sum(axis=0)
-        rise[[self.world.place[name] for name in belief.answers]] = 0
-        return rise
+        return np.where(known[1] >= OBVIOUS * known[1].max(), rise, -np.inf)
 
     def least(self, names: Sequence[str], context: Sequence[Message], draw: Random) -> str:
         """One of the findings that tell least."""
