@@ -48,6 +48,7 @@ METHODS = {
     "sft": "askwell.training.sft",
     "dpo": "askwell.training.dpo",
     "reward": "askwell.training.reward",
+    "ppo": "askwell.training.ppo",
     **dict.fromkeys(("grpo", "gspo", "cispo", "rloo"), "askwell.training.grpo"),
 }
 """`askwell train` is several stages, one a method."""

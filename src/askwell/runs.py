@@ -30,10 +30,10 @@ from pydantic import BaseModel, ValidationError
 from askwell import __version__, jsonl, recipes
 from askwell.errors import DataError, RunError
 from askwell.recipes import Recipe
-from askwell.records import Conversation, QuestionSet, Turn
+from askwell.records import Conversation, QuestionSet, Thread, Turn
 
 R = TypeVar("R", bound=BaseModel)
-S = TypeVar("S", Conversation, Turn, QuestionSet)
+S = TypeVar("S", Conversation, Thread, Turn, QuestionSet)
 PACKAGES = ("accelerate", "numpy", "peft", "pydantic", "scikit-learn", "tokenizers", "torch", "transformers", "trl")
 
 
@@ -195,7 +195,7 @@ def sample_of(
     return (record for record in records if record.split == split)
 
 
-def conversation_of(record: Conversation | Turn | QuestionSet) -> str:
+def conversation_of(record: Conversation | Thread | Turn | QuestionSet) -> str:
     """The id of the conversation that a record is, or belongs to."""
     return record.id if isinstance(record, Conversation) else record.conversation_id
 
@@ -221,8 +221,7 @@ def require(path: Path, *, made_by: str | tuple[str, ...]) -> None:
         raise DataError(f"{path}: no such directory; make it with {named(made_by)}, as its --output")
     if not finished(path):
         raise DataError(f"{path}: not a finished run (no manifest.json); run its {named(made_by)} again to resume it")
-    recipe = path / "recipe.json"
-    command = json.loads(recipe.read_text(encoding="utf-8")).get("command") if recipe.is_file() else None
+    command = recipe_of(path).get("command")
     if command and f"askwell {command}" not in commands(made_by):
         raise DataError(f"{path}: the output of `askwell {command}`, where that of {named(made_by)} is needed")
 
@@ -235,6 +234,12 @@ def commands(made_by: str | tuple[str, ...]) -> tuple[str, ...]:
 def named(made_by: str | tuple[str, ...]) -> str:
     """The commands in the words of an error."""
     return " or ".join(f"`{command}`" for command in commands(made_by))
+
+
+def recipe_of(path: Path) -> dict[str, Any]:
+    """The command and fields of a run, whatever command it is; empty for what is no run directory."""
+    file = path / "recipe.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def manifest_of(path: Path) -> dict[str, Any]:

@@ -119,6 +119,67 @@ class BradleyTerry(Section):
     """Split on which the report says how good the model is."""
 
 
+class RewardModels(Section):
+    """Reward models that say what a question is worth."""
+
+    paths: tuple[Path, ...] = Field(min_length=1)
+    """Run directories of `askwell train --method reward`, one for each attribute say, or one of `askwell merge`."""
+    weights: tuple[float, ...] = ()
+    """What each counts, in the order of `paths`; none given: all alike, and 1 together."""
+    standardised: bool = True
+    """Take each model's scores less their mean, over their deviation, on questions of the training data."""
+    sample: int = Field(default=256, ge=2)
+    """Contexts of the training data, drawn by hash, whose questions give that scale and the report on agreement."""
+    penalty: float = Field(default=1.0, ge=0)
+    """Taken off a reply that was cut at `max_new_tokens`; and, where nothing but questions is rewarded, minus what a
+    stop is worth."""
+    weight: float = Field(default=1.0, ge=0)
+    """Weight of their sum beside the reward of a grader or judge."""
+
+    @model_validator(mode="after")
+    def _weights_are_of_the_paths(self) -> Self:
+        if self.weights and len(self.weights) != len(self.paths):
+            raise ValueError(f"weights: {len(self.weights)} for {len(self.paths)} paths; give one for each, or none")
+        names = [path.parent.name if path.name == "checkpoint" else path.name for path in self.paths]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"paths: {', '.join(names)} are to be told apart by the names of their folders; rename one"
+            )
+        return self
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """What each counts."""
+        return self.weights or (1 / len(self.paths),) * len(self.paths)
+
+
+class Ppo(Section):
+    """Proximal policy optimization (Schulman et al., 2017)."""
+
+    kl: float = Field(default=0.05, ge=0)
+    """Price of a nat of divergence from the starting policy, taken off each token's reward."""
+    kl_target: float | None = Field(default=None, gt=0)
+    """Nats of divergence a reply near which the price is to hold it (Ziegler et al., 2019); unset: the price stays."""
+    kl_rate: float = Field(default=0.1, gt=0)
+    """How fast the price follows: its change at a draw, for a divergence twice the target, is a fifth of this."""
+    discount: float = Field(default=1.0, gt=0, le=1)
+    """What a reward one token later is worth."""
+    trace: float = Field(default=0.95, ge=0, le=1)
+    """Lambda of generalized advantages: at 0 the critic is believed after a token, at 1 not at all."""
+    value_clip: float = Field(default=0.2, gt=0)
+    """How far a value may leave what it was when the reply was drawn."""
+    value_weight: float = Field(default=0.1, ge=0)
+    """Weight of the critic's loss, whose gradient goes through the policy as well."""
+    value_rate: float = Field(default=1e-3, gt=0)
+    """Peak learning rate of the critic's head."""
+
+    @model_validator(mode="after")
+    def _target_needs_a_price(self) -> Self:
+        if self.kl_target is not None and not self.kl:
+            raise ValueError("kl_target needs a price to begin with; give kl more than 0")
+        return self
+
+
 class Reward(Section):
     """What a rollout is worth: Learn-to-Ask's reward (section 4.2.5), its ablations, and optional terms."""
 
@@ -135,10 +196,12 @@ class Reward(Section):
     """Facts that must be known before a stop, by their names in the turns' facts."""
     missing_penalty: float = Field(default=1.0, ge=0)
     """Taken off a stop for each required fact that is still to be found out."""
+    models: RewardModels | None = None
+    """Reward models beside the grader or judge, or alone."""
 
 
 class Rollouts(Section):
-    """Reinforcement learning from groups of rollouts (methods grpo, gspo, cispo, rloo)."""
+    """Reinforcement learning from groups of rollouts (methods grpo, gspo, cispo, rloo, ppo)."""
 
     grader: Path | None = None
     """Run directory of `askwell grader`: the one that rewards. Keep another one for evaluation."""
@@ -146,8 +209,8 @@ class Rollouts(Section):
     """Or an endpoint whose model rewards, for truths in words (`label --truth llm`)."""
     turns: int = Field(default=48, ge=1)
     """Turns whose rollouts are drawn at once; those of a dialogue stand together and share their contexts."""
-    group: int = Field(default=5, ge=2)
-    """Rollouts of each turn."""
+    group: int = Field(default=5, ge=1)
+    """Rollouts of each turn; all methods but ppo compare them, and need two at least."""
     updates: int = Field(default=1, ge=1)
     """Optimizer steps that share out the rollouts drawn at once."""
     iterations: int = Field(default=1, ge=1)
@@ -172,7 +235,7 @@ class Rollouts(Section):
 class TrainRecipe(Recipe):
     """Train a policy that asks the next question or stops, or a reward model that scores questions."""
 
-    method: Literal["sft", "dpo", "reward", "grpo", "gspo", "cispo", "rloo"] = "sft"
+    method: Literal["sft", "dpo", "reward", "ppo", "grpo", "gspo", "cispo", "rloo"] = "sft"
     """`sft`: imitate the expert's next utterance, or the stop marker. `dpo`: from preferences. `reward`: a model of
     preferences, which scores. Else: from rollouts."""
     input: Path
@@ -227,7 +290,9 @@ class TrainRecipe(Recipe):
     reward: BradleyTerry = BradleyTerry()
     """The loss of reward, and its report."""
     rollouts: Rollouts = Rollouts()
-    """Reinforcement learning: grpo, gspo, cispo, rloo."""
+    """Reinforcement learning: grpo, gspo, cispo, rloo, ppo."""
+    ppo: Ppo = Ppo()
+    """The loss of ppo."""
     optimizer: Optimizer = Optimizer()
     """Optimizer settings."""
     checkpoint_every: int = Field(default=100, ge=1)

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from askwell import rendering
+from askwell.recipes import TrainRecipe
 from askwell.records import Conversation, QuestionSet, Turn
+from askwell.training.draws import Ask
 from askwell.training.trees import Piece
 
 Row = list[Piece]
@@ -163,3 +165,22 @@ def after_one_context(
             counts["messages_left_out"] += left_out
             return [Piece(each[0] + each[1], range(len(each[0]), len(each[0] + each[1]))) for each in fitted if each]
         context, left_out = context[cut:], left_out + cut
+
+
+def to_ask(
+    records: Iterable[Ask], tokenizer: rendering.PreTrainedTokenizerBase, *, recipe: TrainRecipe, counts: Counter[str]
+) -> dict[str, tuple[Ask, list[int]]]:
+    """Records by their ids with the tokens of their contexts, which leave room for a rollout; counts what was cut."""
+    prompt = rendering.system_prompt(recipe.prompt, stop_marker=recipe.stop_marker)
+    found: dict[str, tuple[Ask, list[int]]] = {}
+    for record in records:
+        room = recipe.max_tokens - recipe.rollouts.max_new_tokens
+        fitted = rendering.fit(tokenizer, record.context, None, prompt=prompt, room=room)
+        if fitted is None:
+            counts["contexts_too_long"] += 1
+            continue
+        ids, _, left_out = fitted
+        counts["contexts_cut"] += bool(left_out)
+        counts["messages_left_out"] += left_out
+        found[record.id] = record, ids
+    return found

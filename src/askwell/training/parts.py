@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from askwell import runs
 from askwell.errors import DataError, MissingExtra, RecipeError
 
 try:
@@ -184,7 +185,7 @@ def contents(folder: Path, *patterns: str) -> dict[str, bytes]:
 def common_base(parts: Sequence[Part]) -> None:
     """Refuse parts that no training connects. What is not known, such as of a folder that is no run, passes."""
     lines = {part.path: ancestors(part.path) for part in parts}
-    known = {path: line for path, line in lines.items() if len(line) > 1 or recipe_of(Path(line[0])) is not None}
+    known = {path: line for path, line in lines.items() if len(line) > 1 or runs.recipe_of(Path(line[0]))}
     for path, line in known.items():
         first = next(iter(known))
         if not set(line) & set(known[first]):
@@ -203,14 +204,17 @@ def ancestors(path: Path) -> list[str]:
             here = here.resolve()
             here = here.parent if here.name == "checkpoint" else here
             line[-1] = str(here)
-        recipe = recipe_of(here) or {}
+        recipe = runs.recipe_of(here)
         parent = (recipe.get("parts") or [recipe.get("model")])[0]
         if parent in (None, "scratch") or parent in line:
             return line
         line.append(str(parent))
 
 
-def recipe_of(path: Path) -> dict[str, Any] | None:
-    """A run's recipe, None where `path` is no run directory."""
-    file = path / "recipe.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+def training_of(path: Path) -> dict[str, Any]:
+    """The recipe of the training that a model comes from, of a merged one that of its first part; empty if unknown."""
+    for place in ancestors(path):
+        told = runs.recipe_of(Path(place))
+        if told.get("command") != "merge":
+            return told if told.get("command") == "train" else {}
+    return {}
