@@ -35,6 +35,7 @@ COMMANDS = {
     "grader": Command(recipes.GraderRecipe, "askwell.grading.fit"),
     "train": Command(recipes.TrainRecipe, "askwell.training.sft"),
     "evaluate turns": Command(recipes.EvaluateTurnsRecipe, "askwell.evaluation.turns"),
+    "evaluate questions": Command(recipes.EvaluateQuestionsRecipe, "askwell.evaluation.questions"),
     "evaluate interviews": Command(recipes.EvaluateInterviewsRecipe, "askwell.evaluation.interviews"),
     "study demo": Command(recipes.StudyDemoRecipe, "askwell.studies.demo"),
     "study learn-to-ask": Command(recipes.StudyRecipe, "askwell.studies.learn_to_ask"),
