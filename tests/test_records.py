@@ -28,6 +28,8 @@ def test_the_page_shows_every_record_that_a_stage_writes():
         "Reply",
         "Grade",
         "QuestionSet",
+        "ReplySet",
+        "Comparison",
         "Case",
         "Episode",
     ]

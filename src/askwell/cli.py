@@ -38,6 +38,7 @@ COMMANDS = {
     "train": Command(recipes.TrainRecipe, "askwell.training.sft"),
     "merge": Command(recipes.MergeRecipe, "askwell.training.merge"),
     "evaluate turns": Command(recipes.EvaluateTurnsRecipe, "askwell.evaluation.turns"),
+    "evaluate questions": Command(recipes.EvaluateQuestionsRecipe, "askwell.evaluation.questions"),
     "evaluate interviews": Command(recipes.EvaluateInterviewsRecipe, "askwell.evaluation.interviews"),
     "study demo": Command(recipes.StudyDemoRecipe, "askwell.studies.demo"),
     "study learn-to-ask": Command(recipes.StudyRecipe, "askwell.studies.learn_to_ask"),

@@ -233,6 +233,41 @@ class QuestionSet(Record):
         return self
 
 
+class ReplySet(Record):
+    """A context and what each of several systems says next; `missing` has the reasons of those that said nothing."""
+
+    id: str
+    group: str
+    context: tuple[Message, ...]
+    replies: dict[str, str]
+    missing: dict[str, str] = {}
+
+
+Winner = Literal["first", "second", "tie"]
+
+
+class Comparison(Record):
+    """Two systems' questions at a context, compared by one attribute.
+
+    `verdicts` are two, by a judge that saw the question of `first` first, then that of `second` first; none where the
+    texts are equal, which is a tie that nobody has to judge. `score` is the mean over them of what `first` gets: 1 for
+    a win, 0.5 for a tie, 0 for a loss; None is unscored, with its reason. A person's ranking is one verdict.
+    """
+
+    reply_set_id: str
+    group: str
+    attribute: str
+    first: str
+    second: str
+    words: tuple[int, int] = (0, 0)
+    """Of the two questions."""
+    verdicts: tuple[Winner, ...] = ()
+    reasons: tuple[str, ...] = ()
+    """What the judge said before each verdict."""
+    score: float | None = Field(default=None, ge=0, le=1)
+    unscored: str | None = None
+
+
 class Exchange(Record):
     """One question of an interview with its answer, and what the decision maker would say now.
 

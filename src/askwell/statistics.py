@@ -1,10 +1,10 @@
-"""How sure a figure is: means and ratios with 95 % intervals by a bootstrap over clusters.
+"""How sure a figure is: means, ratios and whatever takes weights, with 95 % intervals by a bootstrap over clusters.
 
 Turns of one dialogue are not independent, so whole clusters (dialogues, posts, people) are drawn with replacement and
 the ratio of sums is taken anew for each draw. A value of None is unscored: counted, and left out of the mean. No I/O.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -75,6 +75,41 @@ def resampled(above: NDArray[np.float64], below: NDArray[np.float64], *, draws: 
         sums = below[drawn].sum(axis=1)
         ratios.append(above[drawn].sum(axis=1)[sums > 0] / sums[sums > 0])
     return np.concatenate(ratios)
+
+
+def weighted_interval(
+    figure: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    clusters: Sequence[str],
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Any figure of n items that can be taken with weights: `figure` maps weights (B, n) to values (B,), nan where it
+    has none. A resample of the clusters is a weight an item: how often its cluster was drawn."""
+    count = len(clusters)
+    whole = float(figure(np.ones((1, count)))[0]) if count else np.nan
+    if np.isnan(whole):
+        return Estimate(None, None, None, 0, count)
+    names, place = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    if len(names) < 2:
+        return Estimate(whole, None, None, count, 0)
+    found = [figure(times[:, place]) for times in resamples(len(names), draws=draws, seed=seed, width=count)]
+    values = np.concatenate(found)
+    low, high = np.quantile(values[~np.isnan(values)], (0.025, 0.975))
+    return Estimate(whole, float(low), float(high), count, 0)
+
+
+def resamples(count: int, *, draws: int, seed: int, width: int = 0) -> Iterator[NDArray[np.float64]]:
+    """How often each of `count` clusters was drawn, (B, count), until there are `draws` resamples; `width` is how many
+    numbers a resample will be made into, where that is more."""
+    random = np.random.default_rng(seed)
+    rows = max(1, INDICES_AT_ONCE // max(count, width))
+    for start in range(0, draws, rows):
+        size = min(rows, draws - start)
+        drawn = random.integers(count, size=(size, count))
+        times = np.zeros((size, count))
+        np.add.at(times, (np.arange(size)[:, None], drawn), 1)
+        yield times
 
 
 def difference_interval(

@@ -16,6 +16,7 @@ from functools import lru_cache
 from random import Random
 from typing import Any, ClassVar
 
+from askwell.clinic.comparing import PairJudge, biased
 from askwell.clinic.knowledge import World
 from askwell.clinic.language import Oracle, sentences
 from askwell.clinic.quality import Quality
@@ -30,12 +31,14 @@ Body = dict[str, Any]
 
 
 class Roles:
-    """The clinic's answers. `errors` maps a role (the name of its prompt) to the share of requests it gets wrong."""
+    """The clinic's answers. `errors` maps a role (the name of its prompt) to the share of requests it gets wrong,
+    `biases` what the judge of pairs falls for (`comparing.BIASES`) to how often it does."""
 
     NAMES: ClassVar[tuple[str, ...]] = (
         "extract_dialogue",
         "extract_turn",
         "grade",
+        "compare",
         "rewrite",
         "enhance",
         "corrupt",
@@ -43,17 +46,29 @@ class Roles:
         "propose",
     )
 
-    def __init__(self, world: World, *, errors: Mapping[str, float] | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        world: World,
+        *,
+        errors: Mapping[str, float] | None = None,
+        biases: Mapping[str, float] | None = None,
+        seed: int = 0,
+    ) -> None:
         self.world, self.oracle, self.seed = world, Oracle(world), seed
-        self.errors = dict(errors or {})
+        self.errors, self.biases = dict(errors or {}), dict(biases or {})
         self.roles: dict[str, Callable[[list[str], Random | None], object]] = {
             "extract_dialogue": self.extract,
             "extract_turn": self.extract,
             "grade": self.grade,
+            "compare": self.compare,
         }
-        self.writer = Writer(Quality(self.oracle))
+        quality = Quality(self.oracle)
+        self.writer, self._pairs = Writer(quality), PairJudge(quality)
         # Up to its first field, a prompt's first part is the same in every request.
-        starts = {name: prompts.load(name).system for name in ("extract_dialogue", "extract_turn", "grade", "propose")}
+        starts = {
+            name: prompts.load(name).system
+            for name in ("extract_dialogue", "extract_turn", "grade", "compare", "propose")
+        }
         starts["synthesize"] = prompts.load("synthesize", "rank").system
         self._known = {prompts.FIELD.split(start)[0]: name for name, start in starts.items()}
         self._told = lru_cache(maxsize=REMEMBERED)(self._read_told)
@@ -79,9 +94,13 @@ class Roles:
 
     def wrong(self, role: str, parts: list[str], errors: Mapping[str, float] | None = None) -> Random | None:
         """Where this request is one that the role gets wrong: the draw of how. The same request, the same mistake."""
-        if not (rate := (self.errors if errors is None else errors).get(role, 0.0)):
+        return self.drawn((self.errors if errors is None else errors).get(role, 0.0), role, parts)
+
+    def drawn(self, rate: float, what: str, parts: list[str]) -> Random | None:
+        """A draw for a share of `rate` of the requests, always the same ones."""
+        if not rate:
             return None
-        draw = self.draw(role, parts)
+        draw = self.draw(what, parts)
         return draw if draw.random() < rate else None
 
     def draw(self, role: str, parts: list[str], *more: str) -> Random:
@@ -140,6 +159,17 @@ class Roles:
         known = self.told(conversation)
         match = "direct" if asked & wanted else "related" if asked - known else "neither"
         return {"reason": f"asks for {', '.join(sorted(asked)) or 'nothing'}", "questions": count, "match": match}
+
+    def compare(self, parts: list[str], wrong: Random | None) -> object:
+        """Which of two questions is better."""
+        if wrong is not None:
+            return {"reason": "a mistake", "verdict": wrong.choice(("first", "second", "tie"))}
+        for bias in self.biases:
+            if self.drawn(self.biases[bias], bias, parts):
+                return {"reason": f"a weakness for {bias}", "verdict": biased(parts[2], parts[3], bias)}
+        conversation, criterion, first, second = parts
+        verdict, reason = self._pairs.verdict(conversation, criterion, first, second)
+        return {"reason": reason, "verdict": verdict}
 
     def told(self, conversation: str) -> frozenset[str]:
         """What the person has said so far."""

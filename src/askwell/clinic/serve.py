@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from askwell import runs
+from askwell.clinic.comparing import BIASES
 from askwell.clinic.knowledge import FOLDER, load
 from askwell.clinic.roles import Roles
 from askwell.errors import RecipeError
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 def inputs(recipe: ClinicServeRecipe) -> list[Path]:
     """The clinic's knowledge; refuses faults and roles that it does not know."""
-    known = {"faults": set(FAULTS), "errors": set(Roles.NAMES)}
+    known = {"faults": set(FAULTS), "errors": set(Roles.NAMES), "biases": set(BIASES)}
     for field, names in known.items():
         if unknown := sorted(getattr(recipe, field).keys() - names):
             raise RecipeError(f"{field}: unknown {', '.join(map(repr, unknown))}; known: {', '.join(sorted(names))}")
@@ -41,7 +42,7 @@ def plan(recipe: ClinicServeRecipe) -> dict[str, object]:
 
 def run(recipe: ClinicServeRecipe, run: Run) -> dict[str, object]:
     """Serve until SIGINT or SIGTERM; returns the endpoint's account."""
-    roles = Roles(load(), errors=recipe.errors, seed=recipe.seed)
+    roles = Roles(load(), errors=recipe.errors, biases=recipe.biases, seed=recipe.seed)
     endpoint = MockEndpoint(
         roles.answer,
         latency=recipe.latency,

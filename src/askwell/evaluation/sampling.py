@@ -8,13 +8,13 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from askwell import jsonl
 from askwell.errors import DataError
-from askwell.recipes import EvaluateTurnsRecipe
-from askwell.records import Message, Reply, Turn
+from askwell.records import Message, Reply
 
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 5.0
@@ -41,14 +41,46 @@ class Policy(Protocol):
     ) -> list[str]: ...
 
 
-class Unit(NamedTuple):
-    """What is generated at once: all samples of one batch of turns."""
+class Place(Protocol):
+    """Where a reply is drawn: a turn, or any other context with an id."""
 
-    turns: Sequence[Turn]
+    id: str
+    context: tuple[Message, ...]
+
+
+class Drawing(Protocol):
+    """How replies are drawn, as recipes say it."""
+
+    input: Path
+    samples: int
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    batch: int
     seed: int
 
 
-def draw(turns: Sequence[Turn], load: Callable[[], Policy], *, path: Path, recipe: EvaluateTurnsRecipe) -> list[Reply]:
+@dataclass
+class Settings:
+    """The same by itself."""
+
+    input: Path
+    samples: int
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    batch: int
+    seed: int
+
+
+class Unit(NamedTuple):
+    """What is generated at once: all samples of one batch of turns."""
+
+    turns: Sequence[Place]
+    seed: int
+
+
+def draw(turns: Sequence[Place], load: Callable[[], Policy], *, path: Path, recipe: Drawing) -> list[Reply]:
     """All replies, in the order of units; what `path` already holds is kept. `load` is called only if some are owed.
 
     Raises DataError where `path` holds replies of other turns: the input was made anew since.
@@ -82,7 +114,7 @@ def draw(turns: Sequence[Turn], load: Callable[[], Policy], *, path: Path, recip
     return replies
 
 
-def drawn(unit: Unit, policy: Policy, recipe: EvaluateTurnsRecipe) -> list[Reply]:
+def drawn(unit: Unit, policy: Policy, recipe: Drawing) -> list[Reply]:
     """The replies at the turns of the unit, sample by sample at each."""
     texts = policy.replies(
         [turn.context for turn in unit.turns],
@@ -96,7 +128,7 @@ def drawn(unit: Unit, policy: Policy, recipe: EvaluateTurnsRecipe) -> list[Reply
     return [Reply(turn_id=id, sample=sample, text=text) for (id, sample), text in zip(places, texts, strict=True)]
 
 
-def units(turns: Sequence[Turn], recipe: EvaluateTurnsRecipe) -> Iterator[Unit]:
+def units(turns: Sequence[Place], recipe: Drawing) -> Iterator[Unit]:
     """The turns in batches, in their order: a policy sorts its batch by length itself."""
     for number, start in enumerate(range(0, len(turns), recipe.batch)):
         yield Unit(turns[start : start + recipe.batch], seed_of(recipe.seed, number))

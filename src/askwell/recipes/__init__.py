@@ -8,7 +8,7 @@ and `docs/cli.md` print it. Values are validated once, here; stages trust them.
 from askwell.recipes.clinic import ClinicLogsRecipe, ClinicServeRecipe, ClinicThreadsRecipe
 from askwell.recipes.data import ContrastRecipe, IngestRecipe, LabelRecipe, Shares
 from askwell.recipes.endpoint import CLINIC, LOCAL, Caps, Endpoint, Prices
-from askwell.recipes.evaluation import EvaluateInterviewsRecipe, EvaluateTurnsRecipe
+from askwell.recipes.evaluation import EvaluateInterviewsRecipe, EvaluateQuestionsRecipe, EvaluateTurnsRecipe, System
 from askwell.recipes.fields import Fold, Recipe, Section, StopMarker, bounds, essential
 from askwell.recipes.merging import MergeRecipe
 from askwell.recipes.parsing import field_names, override, read_recipe, resolve, scalar, section_of
@@ -41,6 +41,7 @@ __all__ = [
     "Dpo",
     "Endpoint",
     "EvaluateInterviewsRecipe",
+    "EvaluateQuestionsRecipe",
     "EvaluateTurnsRecipe",
     "Fold",
     "GraderRecipe",
@@ -65,6 +66,7 @@ __all__ = [
     "StudyRecipe",
     "StudyRow",
     "SynthesizeRecipe",
+    "System",
     "TrainRecipe",
     "bounds",
     "essential",

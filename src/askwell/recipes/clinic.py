@@ -36,6 +36,8 @@ class ClinicServeRecipe(Recipe):
     """Where it listens, on 127.0.0.1; 0 takes a free one."""
     errors: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     """Share of requests that a role gets wrong, by the name of its prompt: {grade: 0.1}."""
+    biases: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    """Share of pairs that the judge of questions decides by place or by length alone: {order: 0.2, length: 0.1}."""
     faults: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     """Share of requests that meet a fault: {throttle: 0.3, error: 0.1, hang: 0.01}."""
     latency: float = Field(default=0.0, ge=0)

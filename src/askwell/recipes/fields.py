@@ -59,8 +59,14 @@ Fold = Annotated[str, AfterValidator(whole_or_part)]
 def essential(section: Section) -> dict[str, Any]:
     """The fields that decide what comes out, as JSON holds them."""
     dumped = section.model_dump(mode="json")
-    return {
-        name: essential(value) if isinstance(value := getattr(section, name), Section) else dumped[name]
-        for name in type(section).model_fields
-        if name not in section.free
-    }
+    found = {}
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            found[name] = essential(value)
+        elif isinstance(value, dict):
+            held = value.items()
+            found[name] = {key: essential(v) if isinstance(v, Section) else dumped[name][key] for key, v in held}
+        elif name not in section.free:
+            found[name] = dumped[name]
+    return {name: value for name, value in found.items() if name not in section.free}
