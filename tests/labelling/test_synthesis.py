@@ -95,7 +95,8 @@ def test_every_question_becomes_thirteen_wordings_and_eighteen_preferences(threa
     cell = report["kept"]["clarity"]["E-O"]
     assert (cell["value"], cell["scored"], cell["unscored"], report["with history"]) == (1.0, 3, 0, 1)
     assert report["drift"]["focus"]["E-O"]["value"] == 2.0  # ", plus focus" has two words
-    assert report["prompts"]["requests"] == 57 and report["prompts"]["repeated"] > 0.9
+    prompts = report["prompts"]
+    assert prompts["requests"] == 57 and prompts["repeated"] > 0.9 > prompts["repeated behind the first part"] > 0
     assert "| clarity | 100.0" in (tmp_path / "sets" / "report.md").read_text()
 
 
@@ -213,11 +214,27 @@ def test_rewriter_and_judge_may_be_different_endpoints(threads, tmp_path):
     assert counts["confirmed"] == 54 and counts["judge"]["calls"] == 18
 
 
+def test_a_budget_ends_the_run_and_a_larger_one_goes_on_where_it_was_cut(threads, tmp_path):
+    mock = MockEndpoint(obedient)
+    with served(mock) as url:
+        call = ["synthesize", "--input", str(threads), "--output", str(tmp_path / "sets"), "--endpoint.base_url", url]
+        call += ["--endpoint.model", "mock", "--endpoint.concurrency", "2", "--endpoint.budget.calls"]
+        assert main([*call, "30"]) == 2
+        assert mock.ledger.paid <= 30 and not (tmp_path / "sets" / "records.jsonl").exists()
+        assert main([*call, "100"]) == 0
+    assert mock.ledger.paid == 57 and runs.counts_of(tmp_path / "sets")["confirmed"] == 54
+
+
 def test_a_dry_run_counts_calls_and_writes_nothing(threads, tmp_path, capsys):
     call = ["synthesize", "--input", str(threads), "--output", str(tmp_path / "sets"), "--endpoint.model", "m"]
     assert main([*call, "--dry-run"]) == 0
     told = capsys.readouterr().out
-    assert "rewrite: calls: 3" in told and "vary: calls: 36" in told and "rank: calls: 18" in told
+    assert (
+        "\ncalls: 57" in told
+        and "rewrite: calls: 3" in told
+        and "vary: calls: 36" in told
+        and "rank: calls: 18" in told
+    )
     assert not (tmp_path / "sets").exists() and not (tmp_path / "answers.sqlite").exists()
 
 

@@ -148,7 +148,12 @@ class Writer:
             return reading
         if first.fault is None and draw.random() < 0.5:
             return reading._replace(parts=(Part(self.pick(language.talk()["irrelevant"], reading, draw), None, None),))
+        gains, place = self.gains(context), self.world.place
         others = [name for name in self.world.finding_ids if name not in {part.finding for part in reading.parts}]
+        if gains is not None:  # what tells nothing as it is stays where it is
+            others = [name for name in others if gains[place[name]] <= gains[place[first.finding]]]
+        if not others:
+            return reading
         other = self.ask(self.least(others, context, draw), first.fault or "good", reading, draw)
         return reading._replace(parts=(other,))
 
@@ -158,7 +163,8 @@ class Writer:
         return None if known is None else known[1]
 
     def hindsight(self, context: Sequence[Message], told: Sequence[str]) -> Floats | None:
-        """The same; or with the outcome told, the expected rise of its log probability, of what is worth asking anyway."""
+        """The same; or with the outcome told, the expected rise of its log probability, of what is worth asking
+        anyway."""
         known = self.quality.known(context)
         named = next((i for i, it in enumerate(self.world.conditions) if told and it.name in told[0]), None)
         if known is None or named is None:

@@ -40,14 +40,14 @@ def question_sets(
             continue
         made = Made.model_validate(outcome.value)
         if thread.group != group:
-            tally.prefixes.add(asked)
+            tally.asked(asked)
             group, asked = thread.group, []
         asked += [request.messages for request in requests_of(thread, made, whole)]
         record = question_set(thread, made, whole)
         failures = {name: {origin: it.failure for origin, it in found.items()} for name, found in made.made.items()}
         tally.add(record, failures)
         yield record
-    tally.prefixes.add(asked)
+    tally.asked(asked)
 
 
 def rulings(answered: Iterable[tuple[Thread, Outcome]]) -> Iterator[Ruling]:

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from askwell import attributes, endpoints, jsonl, runs
 from askwell.attributes import Attribute
@@ -83,23 +83,21 @@ def plan(recipe: SynthesizeRecipe) -> dict[str, object]:
     """Calls, tokens and money that the stage will take: the question as it was asked stands in for its variants."""
     inputs(recipe)
     whole = planned(recipe)
-    roles: dict[str, Any] = {
-        "rewrite": recipe.endpoint,
-        "vary": recipe.endpoint,
-        "rank": recipe.judge or recipe.endpoint,
-    }
-    found: dict[str, object] = {"questions": count_of(recipe)}
-    for role, endpoint in roles.items():
+    judge = recipe.judge or recipe.endpoint
+    found: dict[str, object] = {}
+    calls = 0
+    for role, given in (("rewrite", recipe.endpoint), ("vary", recipe.endpoint), ("rank", judge)):
         asked = (
             request
             for thread in threads(recipe)
             for request in requests_of(thread, stand_in(thread, whole), whole)
             if request.role == role
         )
-        endpoint = endpoints.pinned(endpoint)
+        endpoint = endpoints.pinned(given)
         told = estimate.estimate(endpoint, store_of(endpoint, recipe.output), asked)
+        calls += cast(int, told["calls"])
         found |= {f"{role}: {name}": value for name, value in told.items()}
-    return found
+    return {"questions": count_of(recipe), "calls": calls, **found}
 
 
 def run(recipe: SynthesizeRecipe, run: runs.Run, transport: Transport | None = None) -> dict[str, object]:

@@ -43,7 +43,9 @@ class Tally:
         self.groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         self.drifted: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         self.checks: Counter[str] = Counter()
-        self.prefixes = Prefixes()
+        self.prompts = Prefixes()
+        self.varying = Prefixes()
+        """The same without the first part, which all requests share."""
 
     def add(self, record: QuestionSet, failures: Mapping[str, Mapping[str, str | None]]) -> None:
         """One question set; `failures` says by attribute and origin why a variant is not there."""
@@ -60,6 +62,11 @@ class Tally:
             for direction, pair in DIRECTIONS.items():
                 if reason := next((found[origin] for origin in pair if found.get(origin)), None):
                     self._note(attribute, direction, record.group, None, f"rewriter: {reason}")
+
+    def asked(self, requests: Sequence[tuple[Mapping[str, str], ...]]) -> None:
+        """The requests about a post, by their messages."""
+        self.prompts.add(requests)
+        self.varying.add([messages[1:] for messages in requests])
 
     def _preference(self, record: QuestionSet, preference: Preference) -> None:
         direction = record.direction(preference)
@@ -85,7 +92,7 @@ def report(tally: Tally) -> dict[str, Any]:
     kept = {name: {direction: share(tally, [name], direction) for direction in DIRECTIONS} for name in rows}
     if len(fine) > 1:
         kept[ALL] = {direction: share(tally, fine, direction) for direction in DIRECTIONS}
-    prompts = tally.prefixes
+    prompts = tally.prompts
     return {
         "question_sets": tally.sets,
         "splits": dict(sorted(tally.splits.items())),
@@ -104,6 +111,7 @@ def report(tally: Tally) -> dict[str, Any]:
             "characters": prompts.characters,
             "new characters": prompts.new,
             "repeated": prompts.repeated,
+            "repeated behind the first part": tally.varying.repeated,
         },
     }
 
@@ -171,14 +179,15 @@ def markdown(figures: Mapping[str, Any], accounts: Mapping[str, Any]) -> str:
     ]
     lines += [f"| {name} | {' | '.join(map(words, row.values()))} |" for name, row in figures["drift"].items()]
     prompts = figures["prompts"]
-    share = "none" if prompts["repeated"] is None else f"{prompts['repeated']:.1%}"
+    whole, varying = (prompts[name] or 0.0 for name in ("repeated", "repeated behind the first part"))
     lines += [
         "",
         "## Prompts",
         "",
-        f"{prompts['requests']} requests (repairs aside) of {prompts['characters']} characters in all; {share} of "
+        f"{prompts['requests']} requests (repairs aside) of {prompts['characters']} characters in all; {whole:.1%} of "
         "these repeat the beginning of another request and can be served from a prefix cache, "
-        f"{prompts['new characters']} are new.",
+        f"{prompts['new characters']} are new. Without the first part, in which the attributes stand and which all "
+        f"requests share, {varying:.1%} are repeated.",
         "",
         "## Account",
         "",
