@@ -41,6 +41,7 @@ COMMANDS = {
     "evaluate questions": Command(recipes.EvaluateQuestionsRecipe, "askwell.evaluation.questions"),
     "evaluate interviews": Command(recipes.EvaluateInterviewsRecipe, "askwell.evaluation.interviews"),
     "study demo": Command(recipes.StudyDemoRecipe, "askwell.studies.demo"),
+    "study alfa": Command(recipes.StudyAlfaRecipe, "askwell.studies.alfa"),
     "study learn-to-ask": Command(recipes.StudyRecipe, "askwell.studies.learn_to_ask"),
 }
 

@@ -6,13 +6,15 @@ The last alone needs torch, and loads it when it is asked for.
 from pathlib import Path
 
 from askwell import runs
-from askwell.clinic.knowledge import load
+from askwell.clinic.knowledge import World, load
 from askwell.clinic.roles import Roles
 from askwell.errors import RecipeError
 from askwell.llm.transport import InProcess, Transport
 from askwell.mock_endpoint import MockEndpoint
 from askwell.recipes import CLINIC, LOCAL, Endpoint
 
+WHOLE = "clinic"
+"""The simulated clinic's name as a model: all body systems."""
 IN_FLIGHT = 64
 """Calls of a checkpoint in flight at most: twice what it draws together, so that a batch is full when its turn comes
 and nobody waits for more than one other."""
@@ -22,6 +24,7 @@ def inputs(endpoint: Endpoint) -> list[Path]:
     """The files that an endpoint answers from: a checkpoint's. Refuses one that cannot be read, and error rates of
     roles that the clinic does not play; loads no weights."""
     if endpoint.base_url == CLINIC:
+        world_of(endpoint)
         errors = endpoint.extra_body.get("errors", {})
         if not isinstance(errors, dict) or errors.keys() - set(Roles.NAMES):
             raise RecipeError(
@@ -46,10 +49,15 @@ def pinned(endpoint: Endpoint) -> Endpoint:
     return endpoint.model_copy(update={"extra_body": body, "concurrency": min(endpoint.concurrency, IN_FLIGHT)})
 
 
+def world_of(endpoint: Endpoint) -> World:
+    """The clinic that plays: `clinic` is the whole, `respiratory+skin` one of these body systems alone."""
+    return load(systems=() if endpoint.model == WHOLE else tuple(endpoint.model.split("+")))
+
+
 def transport_of(endpoint: Endpoint) -> Transport | None:
     """How an endpoint in this process is reached; None for one that is reached over HTTP."""
     if endpoint.base_url == CLINIC:
-        return InProcess(MockEndpoint(Roles(load()).answer, model=endpoint.model).send)
+        return InProcess(MockEndpoint(Roles(world_of(endpoint)).answer, model=endpoint.model).send)
     if endpoint.base_url == LOCAL:
         from askwell import local_endpoint
 

@@ -12,7 +12,7 @@ from askwell.recipes.evaluation import EvaluateInterviewsRecipe, EvaluateQuestio
 from askwell.recipes.fields import Fold, Recipe, Section, StopMarker, bounds, essential
 from askwell.recipes.merging import MergeRecipe
 from askwell.recipes.parsing import field_names, override, read_recipe, resolve, scalar, section_of
-from askwell.recipes.studies import StudyDemoRecipe, StudyRecipe, StudyRow
+from askwell.recipes.studies import AlfaRow, StudyAlfaRecipe, StudyDemoRecipe, StudyRecipe, StudyRow
 from askwell.recipes.synthesis import ProposeRecipe, SynthesizeRecipe
 from askwell.recipes.training import (
     BradleyTerry,
@@ -32,6 +32,7 @@ from askwell.recipes.training import (
 __all__ = [
     "CLINIC",
     "LOCAL",
+    "AlfaRow",
     "BradleyTerry",
     "Caps",
     "ClinicLogsRecipe",
@@ -62,6 +63,7 @@ __all__ = [
     "Section",
     "Shares",
     "StopMarker",
+    "StudyAlfaRecipe",
     "StudyDemoRecipe",
     "StudyRecipe",
     "StudyRow",

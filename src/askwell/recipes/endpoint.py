@@ -49,7 +49,8 @@ class Endpoint(Section):
     """Where it is; nothing is sent anywhere else. In this process, without a server: `local:` is the checkpoint that
     `model` names, `clinic:` the simulated clinic."""
     model: str
-    """The model's name there; for `local:` a checkpoint directory or Hugging Face name."""
+    """The model's name there; for `local:` a checkpoint directory or Hugging Face name; for `clinic:` `clinic`, or the
+    body systems that it knows alone (`respiratory+skin`)."""
     key_variable: str = ""
     """Environment variable that holds the key; empty: none is sent."""
     concurrency: int = Field(default=256, ge=1)

@@ -1,7 +1,7 @@
 """Recipes that chain stages."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
@@ -25,6 +25,51 @@ class StudyRecipe(Recipe):
     """Training runs of base, sft, grpo and cispo; the other rows have one. `budget: small` has one of each."""
     workers: int = Field(default=0, ge=0)
     """Stages side by side, each in a process of its own; 0: one a core, or one alone where there is a GPU."""
+
+
+AlfaRow = Literal[
+    "base",
+    "sft_real",
+    "sft_synthetic",
+    "sft_combined",
+    "coarse",
+    "dpo_mix",
+    "dpo_fusion",
+    "ppo_mix",
+    "ppo_reward_fusion",
+    "ppo_policy_fusion",
+    "dpo_mix_unfiltered",
+    "dpo_fusion_unfiltered",
+    "only_E-C",
+    "only_E-O",
+    "only_O-C",
+    "without_clarity",
+    "without_focus",
+    "without_answerability",
+    "without_accuracy",
+    "without_relevance",
+    "without_avoid_bias",
+    "general",
+    "clinical",
+    "learn",
+    "alfa_learn",
+    "learn_attributes",
+]
+
+
+class StudyAlfaRecipe(Recipe):
+    """ALFA's table in the simulated clinic, and its union with Learn-to-Ask."""
+
+    free = frozenset({"workers"})
+
+    rows: tuple[AlfaRow, ...] = get_args(AlfaRow)
+    """Rows of the table, beside base and the questions that people asked."""
+    budget: Literal["small", "full"] = "full"
+    """What the rows are trained and evaluated on: `small` is for a look, `full` for the table."""
+    seeds: int = Field(default=3, ge=1)
+    """Training runs of the rows down to ppo_policy_fusion; the others have one. `budget: small` has one of each."""
+    workers: int = Field(default=0, ge=0)
+    """Stages side by side, each in a process of its own; 0: one a core."""
 
 
 class StudyDemoRecipe(Recipe):

@@ -1,0 +1,220 @@
+"""ALFA's table in the simulated clinic: `askwell study alfa`, and the union of both papers, which is new.
+
+Questions of a forum become question sets; a base model learns to ask by imitation, by preferences and from reward
+models, attribute by attribute or all at once, and policies and reward models are fused. Each row is compared with the
+base model's questions by a judge, scored exactly in every attribute, and interviews people. The clinic writes the
+forum, rewrites, ranks and judges, and errs as stated: no weights, no key, no network. `studies.alfa_steps` has
+the rows and the stages behind them; here the table is made.
+
+    forum/ threads/ question_sets/     what people asked on a forum; the same, read and split; variants and verdicts
+    logs/ conversations/ turns/        experts' conversations, for the base model and for the union's rows
+    base/ sft/ sft_real/ ...           the rows, a folder a seed
+    each/ each_unfiltered/ reward/     a policy, or a reward model, for each attribute
+    evaluation/                        ROW-SEED-questions, ROW-SEED-interviews
+"""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from askwell import jsonl, runs
+from askwell.attributes import ALFA
+from askwell.clinic.knowledge import load
+from askwell.clinic.language import Oracle
+from askwell.clinic.quality import Quality
+from askwell.evaluation import interviews, report
+from askwell.interview.clinic import visitors
+from askwell.recipes import StudyAlfaRecipe
+from askwell.records import Comparison, Episode, ReplySet
+from askwell.runs import Run
+from askwell.statistics import difference_interval, mean_interval
+from askwell.studies import clinic, curves, schedule
+from askwell.studies.alfa_steps import (
+    ERRORS,
+    FIXED,
+    ROWS,
+    SIZES,
+    SPLIT,
+    UNION,
+    interviews_of,
+    questions_of,
+    seeds_of,
+    steps,
+)
+from askwell.studies.schedule import Step
+
+log = logging.getLogger(__name__)
+ORDERINGS = (
+    ("sft_real", "base", "SFT beats the base model"),
+    ("sft_synthetic", "sft_real", "enhanced questions teach more than people's own"),
+    ("coarse", "sft_combined", "preferences beat imitation, even with one coarse attribute"),
+    ("dpo_mix", "coarse", "six attributes beat one coarse one"),
+    ("dpo_mix", "dpo_fusion", "data mixing has the higher win-rate under DPO"),
+    ("ppo_reward_fusion", "dpo_mix", "PPO against fused rewards has the highest win-rate"),
+    ("ppo_reward_fusion", "ppo_mix", "fusing reward models beats mixing their data"),
+    ("ppo_reward_fusion", "ppo_policy_fusion", "fusing reward models beats fusing policies"),
+    ("dpo_fusion", "dpo_fusion_unfiltered", "confirmed preferences are worth more"),
+    ("dpo_mix", "only_E-C", "all directions beat enhanced over corrupted alone"),
+    ("dpo_mix", "only_E-O", "all directions beat enhanced over original alone"),
+    ("dpo_mix", "only_O-C", "all directions beat original over corrupted alone"),
+    *(("dpo_fusion", f"without_{name}", f"{name} is worth its place") for name in ALFA),
+    ("clinical", "general", "the clinical attributes are worth more than the general ones"),
+)
+"""What the paper finds (its tables 1 to 4, by win-rate), as better row, worse row and claim."""
+
+
+def inputs(recipe: StudyAlfaRecipe) -> list[Path]:
+    """The clinic's knowledge."""
+    return clinic.inputs()
+
+
+def plan(recipe: StudyAlfaRecipe) -> dict[str, object]:
+    """The stages in their order."""
+    return {f"{step.command} --output {step.recipe.output}": step.why for step in steps(recipe, recipe.output)}
+
+
+def run(recipe: StudyAlfaRecipe, run: Run) -> dict[str, object]:
+    """Every stage that is not finished yet, then the table."""
+    chain = steps(recipe, run.path)
+    began = time.monotonic()
+
+    def done(step: Step, seconds: float) -> None:
+        run.log(stage=str(step.output.relative_to(run.path)), seconds=round(seconds, 1))
+
+    schedule.carry_out(chain, workers=recipe.workers or schedule.cores(), root=run.path, done=done)
+    elapsed = round(time.monotonic() - began)
+    cost = {str(step.output.relative_to(run.path)): runs.manifest_of(step.output)["seconds"] for step in chain}
+    drawn = curves.draw({row: run.path / row for row in recipe.rows if row in UNION}, run.path / "rewards.png")
+    found = tables(recipe, run.path)
+    runs.write_json(run.report, {**found, "seconds": cost, "elapsed": elapsed})
+    runs.write_text(run.path / "report.md", markdown(recipe, found, cost, plot=drawn))
+    return {"stages": len(cost), "seconds_of_stages": round(sum(cost.values())), "seconds": elapsed}
+
+
+def tables(recipe: StudyAlfaRecipe, root: Path) -> dict[str, Any]:
+    """What report.json holds: figures of every row, all seeds pooled; the bounds; the paper's orderings."""
+    size = SIZES[recipe.budget]
+    world = load(systems=size.clinic.systems)
+    quality = Quality(Oracle(world))
+    people = visitors(world, size.people, seed=recipe.seed, split=SPLIT)
+    rows = list(dict.fromkeys(("base", *recipe.rows)))
+    found: dict[str, Any] = {"rows": {}, "orderings": []}
+    won: dict[str, Scores] = {}
+    for row in ("human", *rows):
+        folders = [questions_of(root, row, seed) for seed in seeds_of(recipe, row)]
+        if row in ("human", "base"):
+            folders = [questions_of(root, "base", recipe.seed)]
+        sets = [each for folder in folders for each in jsonl.read(folder / "replies.jsonl", ReplySet)]
+        figures: dict[str, Any] = {"attributes": attribute_scores(quality, sets, row, seed=recipe.seed)}
+        if row != "base":
+            won[row] = scores_of(folders, row)
+            figures["win_rate"] = mean_interval(*won[row], seed=recipe.seed)._asdict()
+        if row != "human":
+            talks = [
+                episode
+                for seed in seeds_of(recipe, row)
+                for episode in runs.records_of(
+                    interviews_of(root, row, seed), Episode, made_by="askwell evaluate interviews"
+                )
+            ]
+            held = interviews.figures(talks, people * len(seeds_of(recipe, row)), most=FIXED, seed=recipe.seed)
+            figures["interviews"] = interviews.as_json(held)
+        found["rows"][row] = figures
+    won["base"] = Scores([0.5 for _ in won["human"].values], won["human"].groups)
+    for better, worse, claim in ORDERINGS:
+        if better in won and worse in won:
+            gain = difference_interval(*won[better], *won[worse], seed=recipe.seed)
+            found["orderings"].append({"better": better, "worse": worse, "claim": claim, "gain": gain._asdict()})
+    first = interviews.load(interviews_of(root, "base", recipe.seed))
+    return {**found, "bounds": first["bounds"], "everything known": first["everything known"]}
+
+
+class Scores(NamedTuple):
+    """What a row's questions get against base's at each context, None where unscored, and the post of each."""
+
+    values: list[float | None]
+    groups: list[str]
+
+
+def scores_of(folders: Sequence[Path], row: str) -> Scores:
+    """A row's scores in all comparisons with base."""
+    found = [
+        each
+        for folder in folders
+        for each in runs.records_of(folder, Comparison, made_by="askwell evaluate questions")
+        if each.first == row
+    ]
+    return Scores([each.score for each in found], [each.group for each in found])
+
+
+def attribute_scores(quality: Quality, sets: Sequence[ReplySet], system: str, *, seed: int) -> dict[str, Any]:
+    """The mean score of a system's questions in each attribute; what the oracle cannot read is unscored."""
+    groups = [row.group for row in sets]
+    scores = [quality.scores(row.context, row.replies.get(system, "")) for row in sets]
+    return {
+        name: mean_interval([each[name] for each in scores], groups, seed=seed)._asdict() for name in (*ALFA, "overall")
+    }
+
+
+def verdict(gain: Mapping[str, Any]) -> str:
+    """Whether an ordering holds here."""
+    if gain["low"] is None:
+        return "cannot be told"
+    return "holds" if gain["low"] > 0 else "is reversed" if gain["high"] < 0 else "is open"
+
+
+def markdown(recipe: StudyAlfaRecipe, found: Mapping[str, Any], cost: Mapping[str, float], *, plot: bool) -> str:
+    """report.md."""
+    size = SIZES[recipe.budget]
+    seeds = ", ".join(f"{row} {len(seeds_of(recipe, row))}" for row in found["rows"] if row != "human")
+    row_of, cell = clinic.row_of, report.cell
+    errors = ", ".join(f"{role} {rate:.0%}" for role, rate in ERRORS.items())
+    parts = [
+        "# ALFA in the simulated clinic\n",
+        f"A small invented world with known truth ({', '.join(size.clinic.systems)}): it shows which way methods move, "
+        f"never how a large model would score. {size.posts} posts of a forum, {size.clinic.visits} visits; requests "
+        f"that rewriter and judge get wrong: {errors}. Questions compared at {size.questions} contexts, {size.people} "
+        f"people interviewed, greedily; budget {recipe.budget}; seeds: {seeds}. Intervals: 95 %, bootstrap over posts "
+        "and people.\n",
+        "`win-rate` is against base by a judge without errors, a tie half a win; `unscored` the share of questions "
+        "that the oracle cannot read; the attributes are its exact scores in [0, 1]; `accuracy` is that of the "
+        f"diagnosis after at most {FIXED} questions.\n",
+        *(f"* {row}: {ROWS[row]}" for row in found["rows"] if row in ROWS),
+        "",
+        row_of(["", "win-rate", "accuracy", "questions", *ALFA, "overall", "unscored"]),
+        row_of(["---"] * (len(ALFA) + 6)),
+    ]
+    for row, figures in found["rows"].items():
+        win = cell(figures["win_rate"]) if "win_rate" in figures else "0.500"
+        talks = [
+            cell(figures["interviews"][name]) if "interviews" in figures else "–" for name in ("accuracy", "questions")
+        ]
+        scores = figures["attributes"]
+        total = scores["overall"]["scored"] + scores["overall"]["unscored"]
+        unscored = f"{scores['clarity']['unscored'] / total:.3f}" if total else "–"
+        means = [plain_mean(scores[name]) for name in (*ALFA, "overall")]
+        parts.append(row_of([row, win, *talks, *means, unscored]))
+    for name, bound in found["bounds"].items():
+        talks = [cell(bound[figure]) for figure in ("accuracy", "questions")]
+        parts.append(row_of([f"{name} asker", "–", *talks, *["–"] * (len(ALFA) + 2)]))
+    parts.append(f"\nEverything known: accuracy {cell(found['everything known'])}.\n")
+    parts += [
+        "## The paper's orderings, by win-rate\n",
+        row_of(["claim", "rows", "gain", "here it"]),
+        row_of(["---"] * 4),
+    ]
+    for claim in found["orderings"]:
+        rows = f"{claim['better']} over {claim['worse']}"
+        parts.append(row_of([claim["claim"], rows, cell(claim["gain"]), verdict(claim["gain"])]))
+    if plot:
+        parts += ["\n## Reward while training\n", "![mean reward of rollouts by step](rewards.png)"]
+    parts += ["\n## Cost\n", "| stage | seconds |\n|---|---|"]
+    parts += [f"| {stage} | {seconds:.0f} |" for stage, seconds in cost.items()]
+    return "\n".join(parts) + "\n"
+
+
+def plain_mean(figure: Mapping[str, Any]) -> str:
+    """A mean without its interval, for a table with many columns; report.json has them."""
+    return "–" if figure["value"] is None else f"{figure['value']:.3f}"
