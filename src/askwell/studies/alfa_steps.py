@@ -80,8 +80,8 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "small": Size(700, clinic.SIZES["small"]._replace(visits=2500), 200, 300),
-    "full": Size(2500, clinic.SIZES["small"], 600, 1000),
+    "small": Size(300, clinic.SIZES["small"]._replace(visits=2500), 200, 300),
+    "full": Size(1200, clinic.SIZES["small"], 600, 1000),
 }
 
 
