@@ -101,12 +101,12 @@ def test_the_judge_ranks_by_exact_scores_and_ties_what_is_alike_or_unread(world,
     task = "Task: rank.\n\nAttribute: clarity\n"
 
     def ranking(*texts):
-        return writer.rank([LINES, *texts], task, Random(0), wrong=False)["ranking"]
+        return writer.rank([LINES, *texts], task, Random(0), wrong=False)["verdict"]
 
     assert ranking(fever.vague[0], fever.good[0], fever.jargon[0]) == "B = C > A"
     assert ranking(fever.good[0], fever.vague[0]) == "A > B"
     assert ranking(fever.good[0], "What did Hegel mean by that?") == "A = B"
-    draws = {writer.rank([LINES, *fever.good[:3]], task, Random(i), wrong=True)["ranking"] for i in range(40)}
+    draws = {writer.rank([LINES, *fever.good[:3]], task, Random(i), wrong=True)["verdict"] for i in range(40)}
     assert len(draws) == 6
 
 

@@ -38,7 +38,7 @@ def obedient(body):
     parts, task, attribute = parts_of(body)
     if task == "rank":
         value = {letter: ("plus" in text) - ("minus" in text) for letter, text in zip("ABC", parts[1:], strict=False)}
-        return json.dumps({"reason": "by the marks", "ranking": " > ".join(sorted(value, key=lambda at: -value[at]))})
+        return json.dumps({"reason": "by the marks", "verdict": " > ".join(sorted(value, key=lambda at: -value[at]))})
     text = parts[1].rstrip("?").capitalize()
     mark = {"rewrite": "", "corrupt": f", minus {attribute}"}.get(task, f", plus {attribute}")
     return json.dumps({"question": f"{text}{mark}?"})
@@ -111,13 +111,20 @@ def test_all_calls_share_their_first_part_and_the_task_comes_last(threads, tmp_p
     assert len({text.split("Task: ")[0] for text in varied}) == 1 and len(varied) == 12
 
 
+def test_a_judge_has_to_give_its_reason_first(threads, tmp_path):
+    bodies = []
+    synthesize(threads, tmp_path / "sets", lambda body: bodies.append(body) or obedient(body), attributes=("focus",))
+    schemas = [body["response_format"]["json_schema"]["schema"] for body in bodies if parts_of(body)[1] == "rank"]
+    assert [list(schema["properties"]) for schema in schemas] == [["reason", "verdict"]] * 3
+
+
 def test_a_variant_that_went_the_other_way_is_caught_and_a_tie_is_no_verdict(threads, tmp_path):
     def contrary(body):
         _, task, attribute = parts_of(body)
         if task in ("enhance", "corrupt") and attribute == "focus":
             return obedient(body).replace("plus", "MARK").replace("minus", "plus").replace("MARK", "minus")
         if task == "rank" and attribute == "clarity":
-            return json.dumps({"reason": "no difference", "ranking": "A = B = C"})
+            return json.dumps({"reason": "no difference", "verdict": "A = B = C"})
         return obedient(body)
 
     counts, sets, _ = synthesize(threads, tmp_path / "sets", contrary)
@@ -139,7 +146,7 @@ def test_failures_are_unscored_by_reason_and_leave_the_rest_as_it_is(threads, tm
         if task == "corrupt" and attribute == "clarity":
             return json.dumps({"question": parts[1]})
         if task == "rank" and attribute == "focus":
-            return json.dumps({"reason": "r", "ranking": "B > A > Z"})
+            return json.dumps({"reason": "r", "verdict": "B > A > Z"})
         return obedient(body)
 
     counts, sets, _ = synthesize(threads, tmp_path / "sets", lame, endpoint={"max_unscored": 0.5})

@@ -9,7 +9,7 @@ ORDER = ("corrupted", "enhanced", "original")  # A, B, C
 
 
 def word(ranking, direction):
-    return verified(verdict_of(Ranking(reason="r", ranking=ranking), ORDER), direction)
+    return verified(verdict_of(Ranking(reason="r", verdict=ranking), ORDER), direction)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_a_preference_is_verified_iff_the_verdict_has_its_direction(ranking, exp
 @pytest.mark.parametrize("text", ["", "A > A", "B is best", "1 > 2", "A, B"])
 def test_what_is_no_ranking_is_refused(text):
     with pytest.raises(ValidationError, match="must name each letter once"):
-        Ranking(reason="r", ranking=text)
+        Ranking(reason="r", verdict=text)
 
 
 def test_a_failure_is_unscored():

@@ -219,18 +219,18 @@ class Writer:
         letters = "ABCDEFGH"[: len(questions)]
         found = ATTRIBUTE.search(task)
         if wrong:
-            return {"reason": "a mistake", "ranking": " > ".join(draw.sample(letters, len(letters)))}
+            return {"reason": "a mistake", "verdict": " > ".join(draw.sample(letters, len(letters)))}
         context = messages_in(conversation)
         scores = [self.quality.scores(context, text).get(found[1] if found else "") for text in questions]
         if any(score is None for score in scores):
-            return {"reason": "I cannot read all of them.", "ranking": " = ".join(letters)}
+            return {"reason": "I cannot read all of them.", "verdict": " = ".join(letters)}
         values = [score for score in scores if score is not None]
         order = sorted(range(len(values)), key=lambda i: -values[i])
         ranking = letters[order[0]]
         for before, i in itertools.pairwise(order):
             ranking += f" {'=' if values[before] - values[i] < EQUAL else '>'} {letters[i]}"
         told = ", ".join(f"{letter} {value:.2f}" for letter, value in zip(letters, values, strict=True))
-        return {"reason": f"{found[1] if found else ''}: {told}.", "ranking": ranking}
+        return {"reason": f"{found[1] if found else ''}: {told}.", "verdict": ranking}
 
     def propose(self, parts: list[str], task: str, draw: Random, *, wrong: bool) -> object:
         """The attributes in which the examples differ, as they stand on file; a mistake leaves one out."""

@@ -27,10 +27,11 @@ DIRECTIONS: dict[Direction, tuple[str, str]] = {
 class Ranking(BaseModel):
     """What the judge answers, the reason before the verdict: `B > A = C`."""
 
+    # Schemas are sent with their names in the order of the alphabet, in which servers have them filled in.
     reason: str
-    ranking: str
+    verdict: str
 
-    @field_validator("ranking")
+    @field_validator("verdict")
     @classmethod
     def _letters_in_places(cls, text: str) -> str:
         found = re.findall(r"[A-Z]", text)
@@ -68,7 +69,7 @@ def verdict_of(ranking: Ranking, order: Sequence[str]) -> Verdict:
     """The judge's ranking by origin; a failure where it names other questions than it was shown."""
     letters = LETTERS[: len(order)]
     places = {
-        letter: place for place, tier in enumerate(ranking.ranking.split(">")) for letter in re.findall("[A-Z]", tier)
+        letter: place for place, tier in enumerate(ranking.verdict.split(">")) for letter in re.findall("[A-Z]", tier)
     }
     if set(places) != set(letters):
         return Verdict(order=tuple(order), reason=ranking.reason, failure="off_menu")
