@@ -103,7 +103,7 @@ def call(name: str, arguments: list[str]) -> int:
 def stage_of(name: str, recipe: Recipe) -> str:
     """The module that carries out a command."""
     if isinstance(recipe, recipes.TrainRecipe):
-        return METHODS[recipe.method]
+        return "askwell.training.each" if recipe.each else METHODS[recipe.method]
     if isinstance(recipe, recipes.LabelRecipe) and recipe.truth == "llm":
         return "askwell.labelling.extraction"
     return COMMANDS[name].stage

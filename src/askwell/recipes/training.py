@@ -91,7 +91,20 @@ class Dpo(Section):
     beta: float = Field(default=0.1, gt=0)
     """How dearly a departure from the starting policy is paid."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
-    """Share of the preferences taken to be the wrong way round (conservative DPO)."""
+    """Share of the preferences taken to be the wrong way round (conservative DPO); for the sigmoid loss."""
+    loss: Literal["sigmoid", "ipo"] = "sigmoid"
+    """`sigmoid`: -log sigmoid(beta * margin). `ipo`: (margin - 1 / (2 beta))^2 (Azar et al., 2023)."""
+    length_normalised: bool = False
+    """Take a candidate's log-ratio as the mean over its tokens, not the sum: no gain from length alone."""
+    precompute: bool = True
+    """Compute the starting policy's log-probabilities once, before the first step. false: at each step, with fresh LoRA
+    adapters by switching them off, else from a frozen copy of the model."""
+
+    @model_validator(mode="after")
+    def _smoothing_is_of_the_sigmoid(self) -> Self:
+        if self.loss == "ipo" and self.label_smoothing:
+            raise ValueError(f"label_smoothing {self.label_smoothing} has no meaning for ipo; set it to 0")
+        return self
 
 
 class BradleyTerry(Section):
@@ -225,14 +238,17 @@ class TrainRecipe(Recipe):
     """`sft`: imitate the expert's next utterance, or the stop marker. `dpo`: from preferences. `reward`: a model of
     preferences, which scores. Else: from rollouts."""
     input: Path
-    """Run directory of `askwell label`; with `loss: all` of `askwell ingest` (whole conversations); for dpo and reward
-    of `askwell synthesize` or `askwell contrast`."""
+    """Run directory of `askwell label`; with `loss: all` of `askwell ingest` (whole conversations); with
+    `questions`, for dpo and for reward of `askwell synthesize` or `askwell contrast`."""
     model: str = "scratch"
     """Path or name of a Hugging Face causal language model, or `scratch`; for reward also of a reward model."""
     scratch: ScratchModel = ScratchModel()
     """Sizes of the scratch model."""
     lora: Lora | None = None
     """Train adapters instead of full weights."""
+    questions: Literal["real", "synthetic", "combined"] | None = None
+    """sft on question sets (of `askwell synthesize`, `askwell contrast`): people's own questions, the enhanced ones, or
+    both. Unset: the experts' replies at turns."""
     loss: Literal["response", "all"] = "response"
     """Tokens that carry the loss: the expert's response, or every token of whole conversations (a base model)."""
     stop_marker: StopMarker = "<stop />"
@@ -264,7 +280,10 @@ class TrainRecipe(Recipe):
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory for a third more time."""
     preferences: Preferences = Preferences()
-    """Which preferences: dpo, reward."""
+    """Which preferences: dpo, reward; with `questions`, which enhanced ones."""
+    each: Literal["attribute"] | None = None
+    """`attribute`: a policy (or reward model) for each attribute from the one start, in OUTPUT/ATTRIBUTE; the model,
+    the sequences and the starting policy's log-probabilities are loaded and computed once. dpo, reward."""
     dpo: Dpo = Dpo()
     """The loss of dpo."""
     reward: BradleyTerry = BradleyTerry()
@@ -277,6 +296,17 @@ class TrainRecipe(Recipe):
     """Optimizer settings."""
     checkpoint_every: int = Field(default=100, ge=1)
     """Steps between checkpoints to resume from."""
+
+    @model_validator(mode="after")
+    def _settings_go_with_the_method(self) -> Self:
+        if self.each and self.method not in ("dpo", "reward"):
+            raise ValueError(f"each {self.each!r} is for methods dpo and reward, not {self.method!r}; drop it")
+        if self.questions and (self.method != "sft" or self.loss == "all"):
+            raise ValueError(
+                f"questions {self.questions!r} is for method sft with `loss: response`, not {self.method!r} with "
+                f"`loss: {self.loss}`; drop it"
+            )
+        return self
 
 
 class GraderRecipe(Recipe):

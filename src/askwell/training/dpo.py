@@ -2,19 +2,24 @@
 
     loss = -log sigmoid(beta * (log-ratio of the better - log-ratio of the worse)), a mean over preferences
 
-where a candidate's log-ratio is the sum of its tokens' log-probabilities, its end-of-turn token included, under the
-policy less that under the starting policy (`training.preferences`). Reads QuestionSet records (`askwell synthesize`,
-`askwell contrast`), writes metrics.jsonl and checkpoint/.
+where a candidate's log-ratio is the sum (or the mean) of its tokens' log-probabilities, its end-of-turn token included,
+under the policy less that under the starting policy (`training.preferences`); or the loss of IPO. Reads QuestionSet
+records (`askwell synthesize`, `askwell contrast`), writes metrics.jsonl and checkpoint/.
 """
 
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from askwell import runs
 from askwell.errors import DataError, RecipeError
 from askwell.recipes import TrainRecipe
 from askwell.runs import Run
 from askwell.training import batches, reading
+
+if TYPE_CHECKING:
+    from askwell import weights
+    from askwell.training import examples, scoring
 
 
 def inputs(recipe: TrainRecipe) -> list[Path]:
@@ -39,9 +44,23 @@ def plan(recipe: TrainRecipe) -> dict[str, object]:
 
 def run(recipe: TrainRecipe, run: Run) -> dict[str, object]:
     """Train, and leave the policy in checkpoint/."""
+    return fit(prepare(recipe), recipe, run)
+
+
+class Prepared(NamedTuple):
+    """All that training needs but the recipe's settings of the loss and the optimizer."""
+
+    policy: "weights.Policy"
+    rows: "list[examples.Candidates]"
+    layout: "scoring.Layout"
+    counts: Counter[str]
+
+
+def prepare(recipe: TrainRecipe) -> Prepared:
+    """The policy, the question sets as sequences, and their log-probabilities under it."""
     # Late, so that `plan` answers without the seconds that torch takes to load.
     from askwell import rendering, weights
-    from askwell.training import examples, loop, preferences, scoring
+    from askwell.training import examples, preferences, scoring
 
     counts: Counter[str] = Counter()
     policy = weights.load(recipe.model, lora=recipe.lora, trainable=True, seed=recipe.seed)
@@ -56,6 +75,25 @@ def run(recipe: TrainRecipe, run: Run) -> dict[str, object]:
         raise DataError(f"{recipe.input}: nothing to train on in split {recipe.split!r} ({dict(counts)})")
     longest = max(len(piece.ids) for row in rows for piece in row.pieces)
     layout = scoring.layout_of(policy.model, recipe, longest=longest)
-    trained = loop.train(policy, preferences.task(policy.model, rows, layout, recipe.dpo), recipe, run)
+    if recipe.dpo.precompute:
+        rows = preferences.started(policy.model, rows, layout)
+    return Prepared(policy, rows, layout, counts)
+
+
+def only(prepared: Prepared, attribute: str) -> Prepared:
+    """The preferences in one attribute."""
+    from askwell.training import examples
+
+    rows = [kept for row in prepared.rows if (kept := examples.only(row, attribute))]
+    return prepared._replace(rows=rows, counts=Counter(preferences=sum(len(row.pairs) for row in rows)))
+
+
+def fit(prepared: Prepared, recipe: TrainRecipe, run: Run) -> dict[str, object]:
+    """Train the prepared policy in place, and leave it in checkpoint/."""
+    from askwell.training import loop, preferences
+
+    policy, rows, layout, counts = prepared
+    task = preferences.task(policy.model, rows, layout, recipe.dpo, adapters=recipe.lora is not None)
+    trained = loop.train(policy, task, recipe, run)
     loop.leave(policy, run)
     return {**counts, "rows": len(rows), **trained}

@@ -107,6 +107,35 @@ def of_question_sets(
     return rows
 
 
+def of_questions(
+    chosen: Iterable[tuple[QuestionSet, list[int]]],
+    tokenizer: rendering.PreTrainedTokenizerBase,
+    *,
+    prompt: str,
+    max_tokens: int,
+    counts: Counter[str],
+) -> list[Row]:
+    """A row a question set, its candidates at the places named. Counts what was cut, and what did not fit at all."""
+    limits = {"prompt": prompt, "max_tokens": max_tokens, "counts": counts}
+    rows = (after_one_context(record, places, tokenizer, **limits) for record, places in chosen)
+    return [row for row in rows if row]
+
+
+def only(row: Candidates, attribute: str) -> Candidates | None:
+    """A question set with its preferences in one attribute and the candidates that they name, None without any."""
+    chosen = [place for place, each in enumerate(row.record.preferences) if each.attribute == attribute]
+    named = sorted({candidate for place in chosen for candidate in row.pairs[place]})
+    at = {candidate: number for number, candidate in enumerate(named)}
+    if not chosen:
+        return None
+    return Candidates(
+        row.record.model_copy(update={"preferences": tuple(row.record.preferences[place] for place in chosen)}),
+        [row.pieces[candidate] for candidate in named],
+        [(at[row.pairs[place][0]], at[row.pairs[place][1]]) for place in chosen],
+        tuple(row.start[candidate] for candidate in named) if row.start else (),
+    )
+
+
 def after_one_context(
     record: QuestionSet,
     places: Sequence[int],

@@ -1,10 +1,12 @@
 """The loss of preferences among a question set's candidates, on trees: the candidates share their context.
 
 The starting policy's log-probabilities are computed once, before the first step, so that no second model stands in
-memory; a resumed run computes the same, for its checkpoint is loaded later.
+memory; a resumed run computes the same, for its checkpoint is loaded later. Or at every step: from a frozen copy, or
+from the model itself with its adapters switched off.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from askwell.errors import MissingExtra
@@ -25,9 +27,14 @@ AHEAD = 64
 """Question sets in a forward pass of the starting policy."""
 
 
-def task(model: Any, rows: Sequence[Candidates], layout: scoring.Layout, recipe: Dpo) -> loop.Task:
-    """What the optimizer loop trains on; items are preferences."""
-    rows = started(model, rows, layout)
+def task(
+    model: Any, rows: Sequence[Candidates], layout: scoring.Layout, recipe: Dpo, *, adapters: bool = False
+) -> loop.Task:
+    """What the optimizer loop trains on; items are preferences.
+
+    Rows are `started`, unless the recipe has the starting policy at every step; `adapters`: `model` without them is it.
+    """
+    reference = None if recipe.precompute else reference_of(model, adapters=adapters)
 
     def collate(group: list[Candidates]) -> dict[str, torch.Tensor]:
         pieces = [piece for row in group for piece in row.pieces]
@@ -41,15 +48,19 @@ def task(model: Any, rows: Sequence[Candidates], layout: scoring.Layout, recipe:
         }
 
     def loss(model: Any, inputs: dict[str, torch.Tensor]) -> loop.Losses:
-        logprobs = scoring.score(model, scoring.Batch.of(inputs)).logprobs
-        ratios = totals(logprobs, inputs["lengths"]) - inputs["start"]
+        batch, counts = scoring.Batch.of(inputs), inputs["lengths"]
+        start = inputs["start"] if reference is None else totals(reference(model, batch), counts)
+        ratios = totals(scoring.score(model, batch).logprobs, counts) - start
+        if recipe.length_normalised:
+            ratios = ratios / counts
         return preference_loss(ratios, inputs["pairs"], recipe)
 
     return loop.Task(rows, [layout.size(row.pieces) for row in rows], collate, loss)
 
 
 def preference_loss(ratios: torch.Tensor, pairs: torch.Tensor, recipe: Dpo) -> loop.Losses:
-    """Sums over P preferences (P, 2) among candidates with these log-ratios to the starting policy (C,).
+    """Sums over P preferences (P, 2) among candidates with these log-ratios to the starting policy (C,), which are sums
+    over tokens or, length-normalised, means.
 
     Beside the loss: the share of preferences that the policy has the right way round, their margins, and the rewards
     beta * ratio of better and worse.
@@ -57,7 +68,10 @@ def preference_loss(ratios: torch.Tensor, pairs: torch.Tensor, recipe: Dpo) -> l
     better, worse = (recipe.beta * ratios)[pairs].unbind(1)
     margins = better - worse
     smoothing = recipe.label_smoothing
-    each = -(1 - smoothing) * logsigmoid(margins) - smoothing * logsigmoid(-margins)
+    if recipe.loss == "ipo":
+        each = (margins / recipe.beta - 1 / (2 * recipe.beta)) ** 2
+    else:
+        each = -(1 - smoothing) * logsigmoid(margins) - smoothing * logsigmoid(-margins)
     sums = {
         "accuracy": (margins > 0).float().sum(),
         "margin": margins.sum(),
@@ -65,6 +79,26 @@ def preference_loss(ratios: torch.Tensor, pairs: torch.Tensor, recipe: Dpo) -> l
         "worse": worse.sum(),
     }
     return loop.Losses(each.sum(), sums)
+
+
+def reference_of(model: Any, *, adapters: bool) -> Callable[[Any, scoring.Batch], torch.Tensor]:
+    """What gives a batch's log-probabilities under the starting policy: `model` as it is now, or without adapters."""
+    frozen = None if adapters else copy.deepcopy(model).eval().requires_grad_(False)
+
+    def logprobs(model: Any, batch: scoring.Batch) -> torch.Tensor:
+        if frozen is not None:
+            with torch.no_grad():
+                return scoring.score(frozen.to(batch.input_ids.device), batch).logprobs
+        trained = scoring.inner(model)
+        was_training = trained.training
+        trained.eval()
+        try:
+            with torch.no_grad(), trained.disable_adapter():
+                return scoring.score(trained, batch).logprobs
+        finally:
+            trained.train(was_training)
+
+    return logprobs
 
 
 def started(model: Any, rows: Sequence[Candidates], layout: scoring.Layout) -> list[Candidates]:

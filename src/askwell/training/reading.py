@@ -47,6 +47,11 @@ def conversations(recipe: TrainRecipe, counts: Counter[str]) -> Iterator[Convers
 
 def dialogues(recipe: TrainRecipe) -> Iterator[tuple[Message, ...]]:
     """The messages of each conversation in the training rows, once: what a scratch tokenizer is trained on."""
+    if recipe.questions:
+        for record, places in questions(recipe, Counter()):
+            said = (record.candidates[place].text for place in places)
+            yield (*record.context, *(Message(role="assistant", content=text) for text in said))
+        return
     if recipe.loss == "all":
         yield from (conversation.messages for conversation in conversations(recipe, Counter()))
         return
@@ -76,6 +81,34 @@ def question_sets(recipe: TrainRecipe, counts: Counter[str], *, split: Split | N
             f"preferences.attributes: no preference in {', '.join(sorted(unknown))} in {recipe.input}; there are "
             f"preferences in {', '.join(sorted(seen)) or 'nothing'}"
         )
+
+
+def questions(recipe: TrainRecipe, counts: Counter[str]) -> Iterator[tuple[QuestionSet, list[int]]]:
+    """The question sets of the split, each with the places of the candidates to imitate; counts those without any."""
+    sets = runs.sample_of(recipe.input, QuestionSet, made_by=QUESTION_SETS, split=recipe.split, limit=recipe.limit)
+    for record in sets:
+        counts["question_sets"] += 1
+        places = [place for place in range(len(record.candidates)) if imitable(record, place, recipe)]
+        counts["questions"] += len(places)
+        counts["sets_without_question"] += not places
+        if places:
+            yield record, places
+
+
+def imitable(record: QuestionSet, place: int, recipe: TrainRecipe) -> bool:
+    """Whether a candidate is of the recipe's kind of questions: a person's own, or an enhanced one that the recipe's
+    choice of preferences finds better than another, where any preference speaks of it."""
+    candidate = record.candidates[place]
+    if candidate.origin == "human":
+        return recipe.questions in ("real", "combined")
+    if candidate.origin != "enhanced" or recipe.questions == "real":
+        return False
+    if recipe.preferences.attributes and candidate.attribute not in recipe.preferences.attributes:
+        return False
+    above = [preference for preference in record.preferences if preference.better == place]
+    if not above:
+        return not recipe.preferences.filtered
+    return any(wanted(record, preference, recipe, Counter()) for preference in above)
 
 
 def wanted(record: QuestionSet, preference: Preference, recipe: TrainRecipe, counts: Counter[str]) -> bool:

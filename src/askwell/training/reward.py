@@ -9,7 +9,7 @@ single label (`training.reward_models` has the loss). Writes metrics.jsonl, chec
 import logging
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from askwell import runs
 from askwell.errors import DataError, RecipeError
@@ -49,9 +49,26 @@ def plan(recipe: TrainRecipe) -> dict[str, object]:
 
 def run(recipe: TrainRecipe, run: Run) -> dict[str, object]:
     """Train, leave the model in checkpoint/, and say how good it is."""
+    return fit(prepare(recipe), recipe, run)
+
+
+class Prepared(NamedTuple):
+    """All that training needs but the recipe's settings of the loss and the optimizer."""
+
+    model: "weights.Policy"
+    rows: "list[examples.Candidates]"
+    held_out: "list[examples.Candidates]"
+    unfit: Counter[str]
+    """Held-out preferences of each attribute that have no room."""
+    layout: "scoring.Layout"
+    counts: Counter[str]
+
+
+def prepare(recipe: TrainRecipe) -> Prepared:
+    """The model, and the question sets of both splits as sequences."""
     # Late, so that `plan` answers without the seconds that torch takes to load.
     from askwell import rendering, weights
-    from askwell.training import examples, loop, reward_models, scoring
+    from askwell.training import examples, scoring
 
     counts: Counter[str] = Counter()
     model = weights.load_reward(recipe.model, lora=recipe.lora, trainable=True, seed=recipe.seed)
@@ -62,31 +79,38 @@ def run(recipe: TrainRecipe, run: Run) -> dict[str, object]:
     rows = examples.of_question_sets(reading.question_sets(recipe, counts), model.tokenizer, counts=counts, **limits)
     if not rows:
         raise DataError(f"{recipe.input}: nothing to train on in split {recipe.split!r} ({dict(counts)})")
-    missed: Counter[str] = Counter()
-    sets = reading.question_sets(recipe, missed, split=recipe.reward.held_out)
-    held_out = examples.of_question_sets(sets, model.tokenizer, counts=missed, **limits)
+    sets = list(reading.question_sets(recipe, Counter(), split=recipe.reward.held_out))
+    held_out = examples.of_question_sets(sets, model.tokenizer, counts=Counter(), **limits)
     longest = max(len(piece.ids) for row in (*rows, *held_out) for piece in row.pieces)
     layout = scoring.layout_of(model.model, recipe, longest=longest)
+    unfit = Counter(each.attribute for record in sets for each in record.preferences)
+    unfit.subtract(each.attribute for row in held_out for each in row.record.preferences)
+    return Prepared(model, rows, held_out, unfit, layout, counts)
+
+
+def only(prepared: Prepared, attribute: str) -> Prepared:
+    """The preferences in one attribute."""
+    from askwell.training import examples
+
+    rows, held_out = (
+        [kept for row in some if (kept := examples.only(row, attribute))] for some in (prepared.rows, prepared.held_out)
+    )
+    counts = Counter(preferences=sum(len(row.pairs) for row in rows))
+    unfit = Counter({attribute: prepared.unfit[attribute]})
+    return prepared._replace(rows=rows, held_out=held_out, unfit=unfit, counts=counts)
+
+
+def fit(prepared: Prepared, recipe: TrainRecipe, run: Run) -> dict[str, object]:
+    """Train the prepared model in place, leave it in checkpoint/, and say how good it is."""
+    from askwell.training import loop, reward_models
+
+    model, rows, held_out, unfit, layout, counts = prepared
     trained = loop.train(model, reward_models.task(model.model, rows, layout, recipe.reward), recipe, run)
     loop.leave(model, run)
     if runs.main_process():
-        report(model, held_out, layout, run, preferences=missed["preferences"])
+        rewards = reward_models.rewards_of(model.model, held_out, layout)
+        found = reward_figures.figures(held_out, rewards, unscored=unfit.total())
+        runs.write_json(run.report, found)
+        runs.write_text(run.path / "report.md", reward_figures.markdown(found))
+        log.info("held out: %s", reward_figures.headline(found))
     return {**counts, "rows": len(rows), **trained}
-
-
-def report(
-    model: "weights.Policy",
-    rows: "list[examples.Candidates]",
-    layout: "scoring.Layout",
-    run: Run,
-    *,
-    preferences: int,
-) -> None:
-    """Write report.json and report.md on held-out question sets; `preferences` were to be judged, some may not fit."""
-    from askwell.training import reward_models
-
-    scores = reward_models.rewards_of(model.model, rows, layout)
-    found = reward_figures.figures(rows, scores, unscored=preferences - sum(len(row.pairs) for row in rows))
-    runs.write_json(run.report, found)
-    runs.write_text(run.path / "report.md", reward_figures.markdown(found))
-    log.info("held out: %s", reward_figures.headline(found))
