@@ -46,6 +46,8 @@ def test_lists_are_comma_separated_or_yaml():
     assert resolve(StudyRecipe, override(dict(base), ["--rows", "base"])).rows == ("base",)
     assert resolve(StudyRecipe, override(dict(base), ["--rows", "base,sft"])).rows == ("base", "sft")
     assert resolve(StudyRecipe, override(dict(base), ["--rows", "[sft]"])).rows == ("sft",)
+    models = resolve(TrainRecipe, override(dict(MINIMAL), ["--rollouts.reward.models.paths", "a,b"])).rollouts.reward
+    assert models.models is not None and models.models.paths == (Path("a"), Path("b"))
 
 
 def test_null_switches_a_section_off_and_a_dotted_flag_switches_it_on():

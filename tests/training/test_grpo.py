@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from askwell import runs, weights
 from askwell.errors import DataError, EndpointError, RecipeError
+from askwell.grading.grades import graded
 from askwell.grading.slots import SlotGrader
 from askwell.mock_endpoint import MockEndpoint
+from askwell.recipes import Reward
 from askwell.records import Target
-from askwell.training import grpo, loop, rollouts, scoring, sft
+from askwell.training import draws, grpo, loop, panel, rollouts, scoring, sft
 from served import served
 
 METHODS = ("grpo", "gspo", "cispo", "rloo")
@@ -183,13 +186,13 @@ def test_an_unscored_rollout_is_left_out_of_its_groups_mean(start, tmp_path, mon
 def test_groups_stay_whole_and_dialogues_together(start, tmp_path):
     wanted = rolled(start, tmp_path / "run")
     chosen = graded_turns(9)
-    ids = grpo.order(chosen, draws=9, recipe=wanted)
+    ids = draws.order(chosen, draws=9, recipe=wanted)
     assert len(ids) == 9 * wanted.rollouts.turns
     assert sorted(ids[:27]) == sorted(turn.id for turn in chosen)
     names = [id.partition("#")[0] for id in ids[:27]]
     assert [len(list(group)) for _, group in itertools.groupby(names)] == [3] * 9
     assert ids[:27] != ids[27:]
-    assert ids == grpo.order(chosen[::-1], draws=9, recipe=wanted) or ids[:3] != ids[2::-1]
+    assert ids == draws.order(chosen[::-1], draws=9, recipe=wanted) or ids[:3] != ids[2::-1]
 
 
 def test_without_the_decisions_reward_only_turns_with_a_question_are_trained_on(start, tmp_path):
@@ -256,3 +259,45 @@ def test_j5_a_judge_that_fails_stops_the_training_and_rewards_nothing(start, tmp
         with pytest.raises(EndpointError, match="max_unscored 2%"):
             runs.carry_out(grpo, wanted, "train")
     assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+class Says:
+    """A panel that gives a question 0.25 for each letter, and cannot read one with a q."""
+
+    def worth(self, ids, replies, ended):
+        scores = [
+            None if "q" in reply else len(reply) / 4 - (not end) for reply, end in zip(replies, ended, strict=True)
+        ]
+        return draws.Worth(scores, {"letters": scores})
+
+
+def test_reward_models_add_to_the_reward_of_questions_that_are_asked_where_one_should(start):
+    chosen = graded_turns(1)
+    rule = Reward.model_validate({"models": {"paths": ["m"], "weight": 2}})
+    by_slots = partial(graded, grader=Reader(), stop_marker="<stop />")
+    ids = [chosen[0].id, chosen[0].id, chosen[0].id, chosen[2].id, chosen[2].id, chosen[0].id, chosen[0].id]
+    replies = ["Which city?", "Which city? q", "Which box?", "Which city?", "<stop />", "<stop />", "Which city"]
+    plain = grpo.Rewarder(chosen, by_slots, rule.model_copy(update={"models": None})).worth(ids, replies, [True] * 7)
+    found = grpo.Rewarder(chosen, by_slots, rule, Says()).worth(ids, replies, [True] * 6 + [False])
+    assert plain.rewards[:6] == [4.0, 4.0, None, 0.0, 4.0, 0.0]
+    # A panel that cannot read, and a grader that abstains, leave a reply unscored; where to stop nothing is added.
+    assert found.rewards[:6] == [4.0 + 2 * 11 / 4, None, None, 0.0, 4.0, 0.0]
+    assert found.rewards[6] == plain.rewards[6] + 2 * (10 / 4 - 1)
+    assert found.figures["letters"][1] is None and found.figures["content"][3:6] == [None] * 3
+
+
+def test_reward_models_alone_take_any_context_and_teach_what_they_like(start, tmp_path, monkeypatch):
+    source, policy, _ = start
+    monkeypatch.setattr(panel, "open_panel", lambda records, recipe, run: Says())
+    models = {"reward": {"models": {"paths": [str(policy)]}}}
+    settings = {"turns": 6, "group": 4, "max_new_tokens": 8, "scale": "none", **models}
+    fields = {"method": "grpo", "model": str(policy), "rollouts": settings, "epochs": 6, "micro_batch": 6}
+    wanted = recipe(source, tmp_path / "run", **fields, optimizer={"learning_rate": 2e-2, "warmup": 0})
+    counts = runs.carry_out(grpo, wanted, "train")
+    assert (counts["turns_trained_on"], counts["stops_left_out"]) == (18, 9)
+    lines = metrics(wanted.output)
+    assert all("total" not in line and 0 <= line["unscored"] < 1 for line in lines)
+    first, last = (sum(line["letters"] for line in part) / 4 for part in (lines[:4], lines[-4:]))
+    assert last > first + 0.3
+    with pytest.raises(RecipeError, match="rollouts.group 1: method 'grpo' compares the rollouts of a group"):
+        grpo.inputs(recipe(source, tmp_path / "one", **{**fields, "rollouts": {**settings, "group": 1}}))

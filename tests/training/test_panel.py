@@ -6,12 +6,24 @@ from pathlib import Path
 
 import pytest
 from preference_examples import SETS
-from training_examples import finished_run, labelled, recipe
+from training_examples import finished_run, labelled, metrics, recipe
 
 from askwell import runs, weights
 from askwell.errors import DataError
 from askwell.recipes import MergeRecipe
-from askwell.training import draws, examples, merge, panel, ppo, reward, reward_agreement, reward_models, scoring, sft
+from askwell.training import (
+    draws,
+    examples,
+    grpo,
+    merge,
+    panel,
+    ppo,
+    reward,
+    reward_agreement,
+    reward_models,
+    scoring,
+    sft,
+)
 
 MEMBER = panel.Member
 
@@ -155,3 +167,17 @@ def test_ppo_on_reward_models_and_on_their_average(trained, tmp_path, monkeypatc
         told = json.loads((tmp_path / name / "report.json").read_text())["reward_models"]
         assert [model["name"] for model in told["models"]] == [path.name for path in paths]
         assert len(told["correlations"]) == (name == "sum")
+
+
+def test_grpo_on_reward_models_alone(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(panel, "Member", MEMBER)
+    models = {"models": {"paths": [trained / "clarity", trained / "focus"], "weights": [2, 1]}}
+    settings = {"turns": 3, "group": 2, "max_new_tokens": 8, "reward": models}
+    fields = {"method": "grpo", "model": str(trained / "sft"), "rollouts": settings, "micro_batch": 3}
+    wanted = recipe(trained / "sets", tmp_path / "run", epochs=1, **fields)
+    assert runs.carry_out(grpo, wanted, "train")["turns_trained_on"] == 9
+    for line in metrics(wanted.output):
+        stops = line["stops"]
+        if not stops and not line["cut"]:
+            assert line["reward"] == pytest.approx(2 * line["clarity"] + line["focus"], rel=1e-4)
+    assert (wanted.output / "report.md").exists()

@@ -9,7 +9,7 @@ from askwell import runs, weights
 from askwell.errors import DataError, RecipeError
 from askwell.records import Thread
 from askwell.training import actor_critic, panel, ppo, scoring, sft
-from askwell.training.panel import Worth
+from askwell.training.draws import Worth
 
 
 class Taste:

@@ -82,11 +82,15 @@ def resolve(kind: type[T], values: dict[str, Any]) -> T:
 
 
 def split_lists(kind: type[BaseModel], values: dict[str, Any]) -> None:
-    """`a,b` given for a list field becomes [a, b]."""
+    """`a,b` given for a list field becomes [a, b], in sections too."""
     for name, value in values.items():
         field = kind.model_fields.get(name)
-        if field is not None and isinstance(value, str) and typing.get_origin(field.annotation) is tuple:
+        if field is None:
+            continue
+        if isinstance(value, str) and typing.get_origin(field.annotation) is tuple:
             values[name] = [part for part in value.split(",") if part]
+        elif isinstance(value, dict) and (section := section_of(field.annotation)):
+            split_lists(section, value)
 
 
 def describe(kind: type[BaseModel], fault: Any) -> str:

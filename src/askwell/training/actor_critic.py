@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from askwell import weights
 from askwell.decoding.replies import sample
@@ -24,7 +24,7 @@ from askwell.recipes import TrainRecipe
 from askwell.runs import Run
 from askwell.training import advantages as ppo
 from askwell.training import batches, draws, loop, scoring
-from askwell.training.panel import Worth
+from askwell.training.draws import Judge
 from askwell.training.trees import Piece
 
 try:
@@ -39,12 +39,6 @@ except ModuleNotFoundError as missing:
 CRITIC = "critic.safetensors"
 CLIP = 0.2
 """How far a ratio may leave 1, as in PPO's paper."""
-
-
-class Judge(Protocol):
-    """Says what replies at contexts are worth, by the contexts' ids."""
-
-    def worth(self, ids: Sequence[str], replies: Sequence[str], ended: Sequence[bool]) -> Worth: ...
 
 
 class Critic(torch.nn.Module):

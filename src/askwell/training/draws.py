@@ -1,4 +1,4 @@
-"""What rollouts are drawn at: contexts of turns, threads or question sets, in which order, and for how many steps.
+"""What rollouts are drawn at (contexts of turns, threads or question sets), in which order, for how many steps.
 
 No torch. Where reward models alone say what a question is worth, any context in which somebody was asked something will
 do, ALFA's posts among them; Learn-to-Ask's reward needs turns with their targets.
@@ -8,7 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from askwell import runs
 from askwell.errors import DataError, RecipeError
@@ -19,6 +19,19 @@ from askwell.training import reading
 Ask = Turn | Thread | QuestionSet
 THREADS = "askwell ingest"
 CONTEXTS = (*reading.QUESTION_SETS, "askwell label", THREADS)
+
+
+class Worth(NamedTuple):
+    """What replies are worth (None: unscored), and what a line of metrics.jsonl says of them, a value a reply."""
+
+    rewards: list[float | None]
+    figures: dict[str, list[float | None]]
+
+
+class Judge(Protocol):
+    """Says what replies at contexts are worth, by the contexts' ids; `ended` names those that were not cut."""
+
+    def worth(self, ids: Sequence[str], replies: Sequence[str], ended: Sequence[bool]) -> Worth: ...
 
 
 def inputs(recipe: TrainRecipe) -> None:

@@ -5,6 +5,11 @@ behind an endpoint. At each step the policy draws a group of rollouts at some tu
 hindsight says of its turn (`grading.rewards`), and those above their group's mean become likelier. A rollout that
 cannot be scored is left out of its group's mean and has no advantage. Writes metrics.jsonl and checkpoint/.
 
+Reward models of attributes may add to that reward what they say of questions (`training.panel`): of those whose
+decision is right, for asking well where one should stop is no merit, and a stop has no question. Without grader and
+judge they are the whole reward, at the contexts of question sets or threads too: what ALFA does by PPO, without a
+critic.
+
 Departures from the trainer as it comes: rollouts share their context's computation (`decoding`), log-probabilities come
 from question trees (`scoring`), groups are not torn apart by a shuffle, and a killed run goes on to the same curve: all
 that is drawn at a step depends on the seed and the step alone.
@@ -13,7 +18,6 @@ rloo (Ahmadian et al., 2024) is the trainer's sequence-level loss with the sum o
 mean reward of the others as baseline.
 """
 
-import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,14 +27,15 @@ from pathlib import Path
 from askwell import endpoints, runs
 from askwell.errors import DataError, RecipeError
 from askwell.grading.grades import graded
-from askwell.grading.judge import Judge
+from askwell.grading.judge import Judge as LanguageModel
 from askwell.grading.rewards import reward_of
 from askwell.llm.client import permit
 from askwell.llm.store import store_of
 from askwell.recipes import Reward, TrainRecipe
 from askwell.records import Grade, Reply, Turn
 from askwell.runs import Run
-from askwell.training import reading
+from askwell.training import draws, reading
+from askwell.training.draws import Ask, Judge, Worth
 
 GRADER = "askwell grader"
 MOST_UNSCORED = 0.02
@@ -45,34 +50,53 @@ def inputs(recipe: TrainRecipe) -> list[Path]:
             "name it with --model"
         )
     settings = recipe.rollouts
-    if (settings.grader is None) == (settings.judge is None):
+    if (settings.grader is not None and settings.judge is not None) or not (alone(recipe) or graded_by(recipe)):
         raise RecipeError(
             f"method {recipe.method!r} needs one grader to reward rollouts; name the output of `askwell grader` with "
-            "--rollouts.grader, or an endpoint with --rollouts.judge.model and --rollouts.judge.base_url"
+            "--rollouts.grader, or an endpoint with --rollouts.judge.model and --rollouts.judge.base_url, or reward "
+            "models alone with --rollouts.reward.models.paths"
         )
-    if settings.grader is not None:
-        runs.require(settings.grader, made_by=GRADER)
-    if recipe.rollouts.turns % recipe.rollouts.updates:
+    if settings.group < 2:
         raise RecipeError(
-            f"rollouts.turns {recipe.rollouts.turns} cannot be shared by {recipe.rollouts.updates} updates; make it a "
-            "multiple"
+            f"rollouts.group {settings.group}: method {recipe.method!r} compares the rollouts of a group; let it have "
+            "2 at least"
         )
-    read = reading.inputs(recipe)
+    draws.shared(recipe)
+    read = [*reading.inputs(recipe), *draws.reward_models(recipe)]
+    if alone(recipe):
+        draws.inputs(recipe)
+        return read
     if settings.judge is not None:
         permit(settings.judge, redacted=runs.redacted(recipe.input), what=recipe.input)
         return [*read, *endpoints.inputs(settings.judge)]
     assert settings.grader is not None
+    runs.require(settings.grader, made_by=GRADER)
     return [*read, settings.grader]
+
+
+def graded_by(recipe: TrainRecipe) -> bool:
+    """Whether a grader or a judge says what rollouts are worth against their turns' targets."""
+    return recipe.rollouts.grader is not None or recipe.rollouts.judge is not None
+
+
+def alone(recipe: TrainRecipe) -> bool:
+    """Whether reward models are the whole reward."""
+    return recipe.rollouts.reward.models is not None and not graded_by(recipe)
 
 
 def plan(recipe: TrainRecipe) -> dict[str, object]:
     """Turns, steps and rollouts, without loading torch."""
     inputs(recipe)
     counts: Counter[str] = Counter()
-    chosen = turns(recipe, counts)
-    steps = steps_of(len(chosen), recipe)
-    drawn = -(-steps // per_draw(recipe)) * recipe.rollouts.turns * recipe.rollouts.group
+    chosen = asks(recipe, counts)
+    steps = draws.steps_of(len(chosen), recipe)
+    drawn = -(-steps // draws.per_draw(recipe)) * recipe.rollouts.turns * recipe.rollouts.group
     return {**counts, "turns_trained_on": len(chosen), "steps": steps, "rollouts": drawn}
+
+
+def asks(recipe: TrainRecipe, counts: Counter[str]) -> Sequence[Ask]:
+    """What to draw rollouts at: for reward models alone any context, else turns with their targets."""
+    return list(draws.asks(recipe, counts)) if alone(recipe) else turns(recipe, counts)
 
 
 def turns(recipe: TrainRecipe, counts: Counter[str]) -> list[Turn]:
@@ -83,42 +107,20 @@ def turns(recipe: TrainRecipe, counts: Counter[str]) -> list[Turn]:
     return found
 
 
-def per_draw(recipe: TrainRecipe) -> int:
-    """Optimizer steps on the rollouts drawn at once."""
-    return recipe.rollouts.updates * recipe.rollouts.iterations
-
-
-def steps_of(count: int, recipe: TrainRecipe) -> int:
-    """Optimizer steps of the whole training: an epoch draws once at each of `count` turns."""
-    draws = max(1, round(recipe.epochs * count / recipe.rollouts.turns))
-    return draws * per_draw(recipe)
-
-
-def order(chosen: Sequence[Turn], *, draws: int, recipe: TrainRecipe) -> list[str]:
-    """Turn ids for all draws, epoch after epoch: dialogues shuffled, the turns of each together, in their order."""
-    dialogues: dict[str, list[str]] = {}
-    for turn in chosen:
-        dialogues.setdefault(turn.conversation_id, []).append(turn.id)
-    wanted = draws * recipe.rollouts.turns
-    ids: list[str] = []
-    epoch = 0
-    while len(ids) < wanted:
-        shuffled = sorted(dialogues)
-        random.Random(f"{recipe.seed}/{epoch}").shuffle(shuffled)
-        ids += [id for name in shuffled for id in dialogues[name]]
-        epoch += 1
-    return ids[:wanted]
-
-
 class Rewarder:
-    """Grades rollouts at turns, and says what each is worth."""
+    """Grades rollouts at turns, and says what each is worth; `panel` adds what reward models say, `weight` times."""
 
     def __init__(
-        self, chosen: Sequence[Turn], graded: Callable[[Sequence[Turn], Sequence[Reply]], list[Grade]], rule: Reward
+        self,
+        chosen: Sequence[Turn],
+        graded: Callable[[Sequence[Turn], Sequence[Reply]], list[Grade]],
+        rule: Reward,
+        panel: Judge | None = None,
     ) -> None:
         self.turns = {turn.id: turn for turn in chosen}
         self.graded = graded
         self.rule = rule
+        self.panel = panel
 
     def grades(self, ids: Sequence[str], replies: Sequence[str]) -> list[Grade]:
         """A grade a reply."""
@@ -126,60 +128,86 @@ class Rewarder:
         return self.graded([self.turns[id] for id in ids], said)
 
     def rewards(self, grades: Sequence[Grade]) -> list[float | None]:
-        """What each is worth, None where it is unscored."""
+        """What each is worth by its grade, None where it is unscored."""
         return [reward_of(grade, self.turns[grade.turn_id], self.rule) for grade in grades]
+
+    def worth(self, ids: Sequence[str], replies: Sequence[str], ended: Sequence[bool]) -> Worth:
+        """What each is worth in all."""
+        grades = self.grades(ids, replies)
+        rewards, figures = self.rewards(grades), columns(grades)
+        if self.panel is None or self.rule.models is None:
+            return Worth(rewards, figures)
+        said = self.panel.worth(ids, replies, ended)
+        for place, (grade, term) in enumerate(zip(grades, said.rewards, strict=True)):
+            if grade.decision == "continue" and grade.decision_score:
+                reward = rewards[place]
+                rewards[place] = None if reward is None or term is None else reward + self.rule.models.weight * term
+        return Worth(rewards, {**said.figures, **figures})
+
+
+def columns(grades: Sequence[Grade]) -> dict[str, list[float | None]]:
+    """What a step's line says of its rollouts, each where it is defined.
+
+    `total` is R_s (1 + 2 R_a) + Omega, whatever was rewarded: the curves of all rewards can stand in one plot.
+    """
+    asked = [grade.decision == "continue" and bool(grade.decision_score) for grade in grades]
+    return {
+        "decisions": [grade.decision_score for grade in grades],
+        "content": [grade.content_score if right else None for grade, right in zip(grades, asked, strict=True)],
+        "total": [grade.reward for grade in grades],
+        "stops": [float(grade.decision == "stop") for grade in grades],
+    }
 
 
 @contextmanager
-def rewarder(chosen: Sequence[Turn], recipe: TrainRecipe) -> Iterator[Rewarder]:
-    """The recipe's grader, or its judge for as long as the training lasts."""
+def rewarder(chosen: Sequence[Ask], recipe: TrainRecipe, run: Run) -> Iterator[Judge]:
+    """The recipe's reward models alone, or its grader, or its judge for as long as the training lasts."""
     settings = recipe.rollouts
-    if settings.judge is not None:
+    panel = None
+    if settings.reward.models is not None:
+        from askwell.training.panel import open_panel
+
+        panel = open_panel(chosen, recipe, run)
+    labelled = [record for record in chosen if isinstance(record, Turn)]
+    if panel is not None and alone(recipe):
+        yield panel
+    elif settings.judge is not None:
         store = store_of(settings.judge, recipe.output)
         most = min(MOST_UNSCORED, settings.judge.max_unscored)
-        judge = Judge(
+        judge = LanguageModel(
             settings.judge, store, run=str(recipe.output.resolve()), stop_marker=recipe.stop_marker, most=most
         )
         try:
-            yield Rewarder(chosen, judge.graded, settings.reward)
+            yield Rewarder(labelled, judge.graded, settings.reward, panel)
         finally:
             judge.close()
-        return
-    from askwell.grading.slots import SlotGrader
+    else:
+        from askwell.grading.slots import SlotGrader
 
-    assert settings.grader is not None
-    slots = SlotGrader.load(settings.grader / "checkpoint")
-    yield Rewarder(chosen, partial(graded, grader=slots, stop_marker=recipe.stop_marker), settings.reward)
+        assert settings.grader is not None
+        slots = SlotGrader.load(settings.grader / "checkpoint")
+        by_slots = partial(graded, grader=slots, stop_marker=recipe.stop_marker)
+        yield Rewarder(labelled, by_slots, settings.reward, panel)
 
 
 def run(recipe: TrainRecipe, run: Run) -> dict[str, object]:
     """Train, and leave the policy in checkpoint/."""
     # Late, so that `plan` answers without the seconds that torch takes to load.
-    from askwell import rendering, weights
-    from askwell.training import loop, rollouts, scoring
+    from askwell import weights
+    from askwell.training import examples, loop, rollouts, scoring
 
     counts: Counter[str] = Counter()
     policy = weights.load(recipe.model, lora=recipe.lora, trainable=True, seed=recipe.seed)
-    prompt = rendering.system_prompt(recipe.prompt, stop_marker=recipe.stop_marker)
-    contexts: dict[str, list[int]] = {}
-    chosen = []
-    for turn in turns(recipe, counts):
-        room = recipe.max_tokens - recipe.rollouts.max_new_tokens
-        fitted = rendering.fit(policy.tokenizer, turn.context, None, prompt=prompt, room=room)
-        if fitted is None:
-            counts["turns_too_long"] += 1
-            continue
-        contexts[turn.id], _, left_out = fitted
-        counts["turns_cut"] += bool(left_out)
-        counts["messages_left_out"] += left_out
-        chosen.append(turn)
-    if not chosen:
+    found = examples.to_ask(asks(recipe, counts), policy.tokenizer, recipe=recipe, counts=counts)
+    if not found:
         raise DataError(f"{recipe.input}: nothing to train on in split {recipe.split!r} ({dict(counts)})")
+    chosen = [record for record, _ in found.values()]
+    contexts = {id: ids for id, (_, ids) in found.items()}
     longest = max(map(len, contexts.values())) + recipe.rollouts.max_new_tokens
     layout = scoring.layout_of(policy.model, recipe, longest=longest)
-    steps = steps_of(len(chosen), recipe)
-    ids = order(chosen, draws=steps // per_draw(recipe), recipe=recipe)
-    with rewarder(chosen, recipe) as judge:
+    steps = draws.steps_of(len(chosen), recipe)
+    ids = draws.order(chosen, draws=steps // draws.per_draw(recipe), recipe=recipe)
+    with rewarder(chosen, recipe, run) as judge:
         trained = rollouts.train(policy, contexts, ids, judge, recipe=recipe, run=run, layout=layout, steps=steps)
     loop.leave(policy, run)
     return {**counts, "turns_trained_on": len(chosen), **trained}

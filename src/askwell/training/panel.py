@@ -24,7 +24,7 @@ from askwell.recipes import RewardModels, TrainRecipe
 from askwell.records import Message
 from askwell.runs import Run
 from askwell.training import draws, reward_agreement, scoring
-from askwell.training.draws import Ask
+from askwell.training.draws import Ask, Worth
 from askwell.training.parts import training_of
 from askwell.training.trees import Piece
 
@@ -47,13 +47,6 @@ class Scale(NamedTuple):
 
     mean: float
     deviation: float
-
-
-class Worth(NamedTuple):
-    """What replies are worth (None: unscored), and what a line of metrics.jsonl says of them, a value a reply."""
-
-    rewards: list[float | None]
-    figures: dict[str, list[float | None]]
 
 
 class Member:

@@ -8,16 +8,16 @@ import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from askwell import weights
 from askwell.decoding.replies import sample
 from askwell.errors import MissingExtra
 from askwell.generation import ends_of
 from askwell.recipes import TrainRecipe
-from askwell.records import Grade
 from askwell.runs import Run
 from askwell.training import batches, loop, scoring
+from askwell.training.draws import Judge, per_draw
 from askwell.training.trees import Piece
 
 try:
@@ -49,21 +49,9 @@ WATCHED = {
     "kl": "kl",
     "completions/mean_length": "length",
     "completions/clipped_ratio": "cut",
-    "decisions": "decisions",
-    "content": "content",
-    "total": "total",
-    "stops": "stops",
     "unscored": "unscored",
 }
-"""What a line of metrics.jsonl takes from the trainer, and under which name."""
-
-
-class Judge(Protocol):
-    """Grades replies at turns by their ids, and says what each is worth (None: unscored)."""
-
-    def grades(self, ids: Sequence[str], replies: Sequence[str]) -> list[Grade]: ...
-
-    def rewards(self, grades: Sequence[Grade]) -> list[float | None]: ...
+"""What a line of metrics.jsonl takes from the trainer, and under which name; it takes the judge's figures, too."""
 
 
 class TreeTrainer(GRPOTrainer):
@@ -178,17 +166,24 @@ def train(
     # It would print every rollout that cannot be scored; metrics.jsonl has their share.
     logging.getLogger("trl.trainer.grpo_trainer").setLevel(logging.ERROR)
     loads = [0] * (steps + 1)
-    draws = steps // (recipe.rollouts.updates * recipe.rollouts.iterations)
+    draws = steps // per_draw(recipe)
     per_epoch = max(1, round(steps / max(recipe.epochs, 1e-9)))
-    journal = loop.Journal(run, loads, per_epoch=per_epoch, watched=WATCHED)
+    watched = dict(WATCHED)
+    journal = loop.Journal(run, loads, per_epoch=per_epoch, watched=watched)
     trainer: TreeTrainer
 
-    def worth(prompts: list[str], completions: list[str], log_metric: Any, **_: Any) -> list[float | None]:
-        grades = judge.grades(prompts, [text.strip() for text in completions])
-        rewards = judge.rewards(grades)
+    def worth(
+        prompts: list[str], completions: list[str], completion_ids: list[list[int]], log_metric: Any, **_: Any
+    ) -> list[float | None]:
+        ended = [ids[-1] in trainer.ends for ids in completion_ids]
+        rewards, figures = judge.worth(prompts, [text.strip() for text in completions], ended)
         trainer.scored = torch.tensor([reward is not None for reward in rewards], device=trainer.accelerator.device)
-        for name, value in shares(grades, rewards).items():
-            log_metric(name, value)
+        for name, column in {**figures, "unscored": [float(reward is None) for reward in rewards]}.items():
+            watched[name] = name
+            for value in column:
+                if value is not None:
+                    # The trainer takes their mean over all processes.
+                    log_metric(name, value)
         return rewards
 
     with weights.quiet():
@@ -215,7 +210,7 @@ def arguments(recipe: TrainRecipe, run: Run, *, steps: int) -> GRPOConfig:
     share = settings.turns // settings.updates
     micro = batches.micro_batch(share, at_most=recipe.micro_batch, processes=loop.processes())
     accumulated = share // (micro * loop.processes())
-    draw = settings.updates * settings.iterations
+    draw = per_draw(recipe)
     common = loop.settings(recipe, run, steps=steps)
     clipping = {"epsilon": settings.clip_low, "epsilon_high": settings.clip_high}
     chosen = {**LOSSES[recipe.method], **{name: value for name, value in clipping.items() if value is not None}}
@@ -234,20 +229,3 @@ def arguments(recipe: TrainRecipe, run: Run, *, steps: int) -> GRPOConfig:
         shuffle_dataset=False,
         log_completions=False,
     )
-
-
-def shares(grades: Sequence[Grade], rewards: Sequence[float | None]) -> dict[str, float]:
-    """What a step's line says of its rollouts: means over those where each is defined.
-
-    `total` is R_s (1 + 2 R_a) + Omega, whatever was rewarded: the curves of all rewards can stand in one plot.
-    """
-    total = [grade.reward for grade in grades if grade.reward is not None]
-    content = [grade.content_score for grade in grades if grade.decision == "continue" and grade.decision_score]
-    scored = [score for score in content if score is not None]
-    return {
-        "decisions": sum(grade.decision_score for grade in grades) / len(grades),
-        "content": sum(scored) / len(scored) if scored else 0.0,
-        "total": sum(total) / len(total) if total else 0.0,
-        "stops": sum(grade.decision == "stop" for grade in grades) / len(grades),
-        "unscored": sum(reward is None for reward in rewards) / len(rewards),
-    }
