@@ -11,6 +11,7 @@ from askwell.recipes.endpoint import CLINIC, LOCAL, Caps, Endpoint, Prices
 from askwell.recipes.evaluation import EvaluateInterviewsRecipe, EvaluateQuestionsRecipe, EvaluateTurnsRecipe, System
 from askwell.recipes.fields import Fold, Recipe, Section, StopMarker, bounds, essential
 from askwell.recipes.parsing import field_names, override, read_recipe, resolve, scalar, section_of
+from askwell.recipes.review import ReviewReadRecipe, ReviewSampleRecipe
 from askwell.recipes.studies import StudyDemoRecipe, StudyRecipe, StudyRow
 from askwell.recipes.training import Dpo, GraderRecipe, Lora, Optimizer, Reward, Rollouts, ScratchModel, TrainRecipe
 
@@ -35,6 +36,8 @@ __all__ = [
     "Optimizer",
     "Prices",
     "Recipe",
+    "ReviewReadRecipe",
+    "ReviewSampleRecipe",
     "Reward",
     "Rollouts",
     "ScratchModel",
