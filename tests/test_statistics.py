@@ -1,5 +1,6 @@
 """The bootstrap: equal to a brute-force reference, wider where clusters are correlated, covering as promised."""
 
+import math
 import random
 from collections import defaultdict
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from askwell.statistics import Estimate, difference_interval, mean_interval, ratio_interval
+from askwell.statistics import Estimate, correlation_interval, difference_interval, mean_interval, ratio_interval
 
 
 def brute_force(values, clusters, *, draws, seed):
@@ -122,3 +123,17 @@ def test_a_difference_leaves_out_what_is_unscored_and_needs_both_sides():
     found = difference_interval([1.0, None, 3.0], ["a", "a", "b"], [1.0], ["a"])
     assert (found.value, found.scored, found.unscored) == (1.0, 3, 1)
     assert difference_interval([None], ["a"], [1.0], ["a"]).value is None
+
+
+def test_a_correlation_is_numpys_and_its_interval_covers_the_true_one():
+    random = np.random.default_rng(0)
+    covered = 0
+    for seed in range(40):
+        x = random.normal(size=120)
+        y = 0.5 * x + math.sqrt(0.75) * random.normal(size=120)
+        found = correlation_interval(list(x), list(y), [str(place // 2) for place in range(120)], draws=300, seed=seed)
+        assert found.value == pytest.approx(np.corrcoef(x, y)[0, 1])
+        covered += found.low <= 0.5 <= found.high
+    assert 33 <= covered <= 40
+    assert correlation_interval([1, 1], [0, 1], ["a", "b"]).value is None
+    assert correlation_interval([], [], []).value is None

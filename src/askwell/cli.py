@@ -47,6 +47,7 @@ COMMANDS = {
 METHODS = {
     "sft": "askwell.training.sft",
     "dpo": "askwell.training.dpo",
+    "reward": "askwell.training.reward",
     **dict.fromkeys(("grpo", "gspo", "cispo", "rloo"), "askwell.training.grpo"),
 }
 """`askwell train` is several stages, one a method."""
@@ -103,7 +104,7 @@ def call(name: str, arguments: list[str]) -> int:
 def stage_of(name: str, recipe: Recipe) -> str:
     """The module that carries out a command."""
     if isinstance(recipe, recipes.TrainRecipe):
-        return METHODS[recipe.method]
+        return "askwell.training.each" if recipe.each else METHODS[recipe.method]
     if isinstance(recipe, recipes.LabelRecipe) and recipe.truth == "llm":
         return "askwell.labelling.extraction"
     return COMMANDS[name].stage

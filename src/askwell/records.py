@@ -160,20 +160,34 @@ class Grade(Record):
     reason: str
 
 
+Origin = Literal["human", "rewritten", "enhanced", "corrupted"]
+"""How a candidate came about: as in the log, retold to stand alone, or made better or worse in an attribute."""
+
+Direction = Literal["E-C", "E-O", "O-C"]
+"""ALFA's directions of a preference: enhanced over corrupted, enhanced over original, original over corrupted."""
+
+ORIGINS: dict[Origin, str] = {"human": "O", "rewritten": "O", "enhanced": "E", "corrupted": "C"}
+DIRECTIONS: dict[tuple[str, str], Direction] = {("E", "C"): "E-C", ("E", "O"): "E-O", ("O", "C"): "O-C"}
+
+
 class Candidate(Record):
     """One wording of a reply at a turn; `attribute` names the one along which a variant was made."""
 
     text: str
-    origin: Literal["human", "rewritten", "enhanced", "corrupted"]
+    origin: Origin
     attribute: str | None = None
 
 
 class Preference(Record):
-    """Candidate `better` is better than candidate `worse` (places in the set) in an attribute."""
+    """Candidate `better` is better than candidate `worse` (places in the set) in an attribute.
+
+    `verified` says whether a judge, asked blind, found it so; None: no judge was asked, or none gave a verdict.
+    """
 
     attribute: str
     better: int = Field(ge=0)
     worse: int = Field(ge=0)
+    verified: bool | None = None
 
 
 class QuestionSet(Record):
@@ -186,6 +200,11 @@ class QuestionSet(Record):
     context: tuple[Message, ...]
     candidates: tuple[Candidate, ...]
     preferences: tuple[Preference, ...]
+
+    def direction(self, preference: Preference) -> Direction | None:
+        """Where the better and the worse candidate come from: None where that is none of ALFA's three directions."""
+        better, worse = self.candidates[preference.better], self.candidates[preference.worse]
+        return DIRECTIONS.get((ORIGINS[better.origin], ORIGINS[worse.origin]))
 
     @model_validator(mode="after")
     def _among_candidates(self) -> Self:

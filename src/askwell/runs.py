@@ -173,12 +173,14 @@ def main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def records_of(path: Path, kind: type[R], *, made_by: str) -> Iterator[R]:
-    """The records of a finished run; `made_by` names the command that makes such a run, for the error."""
+def records_of(path: Path, kind: type[R], *, made_by: str | tuple[str, ...]) -> Iterator[R]:
+    """The records of a finished run; `made_by` names the command that makes such a run, or each of several."""
     return jsonl.read(records_file(path, made_by=made_by), kind)
 
 
-def sample_of(path: Path, kind: type[S], *, made_by: str, split: str, limit: int | None) -> Iterator[S]:
+def sample_of(
+    path: Path, kind: type[S], *, made_by: str | tuple[str, ...], split: str, limit: int | None
+) -> Iterator[S]:
     """The records of one split, of at most `limit` conversations.
 
     Those are drawn by the hash of their id, not taken from the top, where a corpus may hold one kind alone; a larger
@@ -198,12 +200,12 @@ def conversation_of(record: Conversation | Turn | QuestionSet) -> str:
     return record.id if isinstance(record, Conversation) else record.conversation_id
 
 
-def records_file(path: Path, *, made_by: str) -> Path:
+def records_file(path: Path, *, made_by: str | tuple[str, ...]) -> Path:
     """records.jsonl of a finished run, or a DataError that says what is missing."""
     require(path, made_by=made_by)
     file = path / "records.jsonl"
     if not file.is_file():
-        raise DataError(f"{path}: a finished run without records.jsonl; expected the output of `{made_by}`")
+        raise DataError(f"{path}: a finished run without records.jsonl; expected the output of {named(made_by)}")
     return file
 
 
@@ -213,16 +215,26 @@ def redacted(path: Path) -> bool:
         return bool(json.loads(file.readline() or b"{}").get("redacted", False))
 
 
-def require(path: Path, *, made_by: str) -> None:
-    """Refuse `path` unless it is a finished run of `made_by`."""
+def require(path: Path, *, made_by: str | tuple[str, ...]) -> None:
+    """Refuse `path` unless it is a finished run of `made_by`, or of one of several commands."""
     if not path.is_dir():
-        raise DataError(f"{path}: no such directory; make it with `{made_by} --output {path}`")
+        raise DataError(f"{path}: no such directory; make it with {named(made_by)}, as its --output")
     if not finished(path):
-        raise DataError(f"{path}: not a finished run (no manifest.json); run its `{made_by}` again, which resumes it")
+        raise DataError(f"{path}: not a finished run (no manifest.json); run its {named(made_by)} again to resume it")
     recipe = path / "recipe.json"
     command = json.loads(recipe.read_text(encoding="utf-8")).get("command") if recipe.is_file() else None
-    if command and f"askwell {command}" != made_by:
-        raise DataError(f"{path}: the output of `askwell {command}`, where that of `{made_by}` is needed")
+    if command and f"askwell {command}" not in commands(made_by):
+        raise DataError(f"{path}: the output of `askwell {command}`, where that of {named(made_by)} is needed")
+
+
+def commands(made_by: str | tuple[str, ...]) -> tuple[str, ...]:
+    """One command, or several, as several."""
+    return (made_by,) if isinstance(made_by, str) else made_by
+
+
+def named(made_by: str | tuple[str, ...]) -> str:
+    """The commands in the words of an error."""
+    return " or ".join(f"`{command}`" for command in commands(made_by))
 
 
 def manifest_of(path: Path) -> dict[str, Any]:

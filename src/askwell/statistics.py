@@ -149,3 +149,31 @@ def difference_interval(
             found.append((weight @ a) / (weight @ m) - (weight @ b) / (weight @ n))
     low, high = np.quantile(found, (0.025, 0.975))
     return Estimate(value, float(low), float(high), scored, unscored)
+
+
+def correlation_interval(
+    first: Sequence[float], second: Sequence[float], clusters: Sequence[str], *, draws: int = 2000, seed: int = 0
+) -> Estimate:
+    """Pearson's correlation of paired values; None where either side does not vary."""
+    x, y = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    names, place = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    sums = np.zeros((len(names), 6))
+    np.add.at(sums, place, np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1))
+    [value] = correlations(sums.sum(axis=0, keepdims=True))
+    if np.isnan(value):
+        return Estimate(None, None, None, len(x), 0)
+    if len(names) < 2:
+        return Estimate(float(value), None, None, len(x), 0)
+    random = np.random.default_rng(seed)
+    weights = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
+    found = correlations(weights @ sums)
+    low, high = np.quantile(found[~np.isnan(found)], (0.025, 0.975))
+    return Estimate(float(value), float(low), float(high), len(x), 0)
+
+
+def correlations(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pearson's correlation from rows of (n, x, y, xx, yy, xy) summed; NaN where a side does not vary."""
+    n, x, y, xx, yy, xy = sums.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = (n * xx - x * x) * (n * yy - y * y)
+        return np.where(spread > 1e-12 * n**4, (n * xy - x * y) / np.sqrt(spread), np.nan)

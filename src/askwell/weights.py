@@ -1,10 +1,12 @@
-"""Policies on disk: load, create from scratch, save; and the few things that every forward pass shares.
+"""Policies and reward models on disk: load, create, save; and the few things that every forward pass shares.
 
 A policy is a Hugging Face causal language model and its tokenizer, in one folder as `save_pretrained` leaves it; a
 LoRA policy's folder holds the adapters and names their base. A policy from scratch is a small Qwen2 with a byte-level
-BPE of the corpus and a chat template of its own; its folder is read by plain `transformers` like any other.
+BPE of the corpus and a chat template of its own; its folder is read by plain `transformers` like any other. A reward
+model is a policy with a head of one label in place of its vocabulary's: a sequence classifier of `transformers`.
 """
 
+import copy
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +22,9 @@ try:
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import (
         AddedToken,
+        AutoConfig,
         AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
         AutoTokenizer,
         PreTrainedTokenizerBase,
         Qwen2Config,
@@ -44,7 +48,7 @@ POSITIONS = 4096
 
 
 class Policy(NamedTuple):
-    """A causal language model (plain or with LoRA adapters) and its tokenizer."""
+    """A causal language model, or a reward model (plain or with LoRA adapters), and its tokenizer."""
 
     model: Any
     tokenizer: PreTrainedTokenizerBase
@@ -62,12 +66,14 @@ def locate(name: str) -> str:
     return str(path.resolve()) if path.is_dir() else name
 
 
-def load(name: str, *, lora: Lora | None = None, trainable: bool = False) -> Policy:
-    """A policy by path or name, weights in float32; `lora` adds fresh adapters to it. Raises DataError."""
+def load(name: str, *, lora: Lora | None = None, trainable: bool = False, seed: int = 0) -> Policy:
+    """A policy by path or name, weights in float32; `lora` adds fresh adapters to it, by `seed`. Raises DataError."""
     place = locate(name)
     adapters = (Path(place) / "adapter_config.json").is_file()
     if adapters and lora is not None:
         raise RecipeError(f"model {name!r} is itself a LoRA policy; drop `lora` to go on training its adapters")
+    if is_reward(name):
+        raise DataError(f"model {name!r}: a reward model, which scores and cannot speak; name the policy itself")
     with readable(name):
         if adapters:
             from peft import AutoPeftModelForCausalLM
@@ -76,7 +82,60 @@ def load(name: str, *, lora: Lora | None = None, trainable: bool = False) -> Pol
         else:
             model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
     tokenizer = load_tokenizer(name)
-    return Policy(adapt(model, lora) if lora else model, tokenizer)
+    return Policy(adapt(model, lora, seed=seed) if lora else model, tokenizer)
+
+
+def load_reward(name: str, *, lora: Lora | None = None, trainable: bool = False, seed: int | None = None) -> Policy:
+    """A reward model by path or name, weights in float32: one of `train --method reward`, or TRL's. Raises DataError.
+
+    A policy becomes one where a `seed` is given, by which its head is drawn; `lora` adds fresh adapters, and the head
+    is then trained in full. The adapters of a LoRA policy become part of its weights.
+    """
+    place = locate(name)
+    adapters = (Path(place) / "adapter_config.json").is_file()
+    ready = is_reward(name)
+    if not ready and seed is None:
+        raise DataError(f"model {name!r}: no reward model; train one with `askwell train --method reward`")
+    if adapters and lora is not None:
+        raise RecipeError(f"model {name!r} is itself a LoRA {'reward model' if ready else 'policy'}; drop `lora`")
+    fields: dict[str, Any] = {"num_labels": 1, "dtype": torch.float32}
+    with readable(name, "reward model"), torch.random.fork_rng(), silent():
+        torch.manual_seed(seed or 0)
+        if adapters and ready:
+            from peft import AutoPeftModelForSequenceClassification
+
+            model = AutoPeftModelForSequenceClassification.from_pretrained(place, is_trainable=trainable, **fields)
+        elif adapters:
+            model = headed(load(name).model.merge_and_unload())
+        else:
+            model = AutoModelForSequenceClassification.from_pretrained(place, **fields)
+    if not hasattr(model, "score"):
+        raise DataError(f"model {name!r}: a {type(model).__name__} has no head called `score`; choose a decoder model")
+    tokenizer = load_tokenizer(name)
+    # By it `transformers` finds the end of a sequence, where it reads the reward.
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    return Policy(adapt(model, lora, seed=seed or 0, task="SEQ_CLS") if lora else model, tokenizer)
+
+
+def is_reward(name: str) -> bool:
+    """Whether a folder holds a reward model, by its config; a model that is not on disk is asked by its name."""
+    place = Path(locate(name))
+    if (place / "adapter_config.json").is_file():
+        return json.loads((place / "adapter_config.json").read_text(encoding="utf-8")).get("task_type") == "SEQ_CLS"
+    if place.is_dir() and not (place / "config.json").is_file():
+        return False
+    with readable(name):
+        kinds = AutoConfig.from_pretrained(str(place) if place.is_dir() else name).architectures
+    return any(kind.endswith("ForSequenceClassification") for kind in kinds or ())
+
+
+def headed(model: Any) -> Any:
+    """A causal language model's body with a fresh head of one label."""
+    config = copy.deepcopy(model.config)
+    config.num_labels = 1
+    reward = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    setattr(reward, reward.base_model_prefix, getattr(model, model.base_model_prefix))
+    return reward
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -89,29 +148,30 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 @contextmanager
-def readable(name: str) -> Iterator[None]:
-    """Inside, what `transformers` says of a policy that it cannot load is a DataError, in one line."""
+def readable(name: str, kind: str = "causal language model") -> Iterator[None]:
+    """Inside, what `transformers` says of a model that it cannot load is a DataError, in one line."""
     try:
         with quiet():
             yield
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"model {name!r}: no causal language model and tokenizer can be loaded: {reason}") from error
+        raise DataError(f"model {name!r}: no {kind} and tokenizer can be loaded: {reason}") from error
 
 
-def adapt(model: Any, lora: Lora) -> Any:
-    """`model` with fresh LoRA adapters; its own weights are frozen."""
+def adapt(model: Any, lora: Lora, *, seed: int = 0, task: str = "CAUSAL_LM") -> Any:
+    """`model` with fresh LoRA adapters, by `seed`; its own weights are frozen, but for a reward model's head."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type=task,
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=list(lora.targets) or "all-linear",
     )
     try:
-        with quiet():
+        with quiet(), torch.random.fork_rng():
+            torch.manual_seed(seed)
             return get_peft_model(model, config)
     except ValueError as error:
         raise RecipeError(f"lora.targets {list(lora.targets)!r}: {error}") from error
@@ -197,6 +257,18 @@ def quiet() -> Iterator[None]:
     finally:
         if drawn:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Inside, `transformers` warns of nothing: a fresh head, which no checkpoint holds, is no news to who asks for
+    one."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
 
 
 @contextmanager

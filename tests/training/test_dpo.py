@@ -1,19 +1,25 @@
 """Preferences: the loss by hand and by the textbook on padded batches, and a cut run that ends as one that was not."""
 
 import math
+import warnings
+from collections import Counter
 
+import preference_examples
 import pytest
 import torch
+from datasets import Dataset
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch.nn.functional import logsigmoid
 from training_examples import finished_run, ingested, messages, metrics, recipe
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
 
 from askwell import rendering, runs, weights
 from askwell.errors import DataError, RecipeError
-from askwell.recipes import Dpo
+from askwell.recipes import Dpo, Lora
 from askwell.records import Candidate, Preference, QuestionSet
-from askwell.training import dpo, preferences, scoring, sft
-from askwell.training.trees import Piece
+from askwell.training import dpo, examples, preferences, scoring, sft
 
 
 def question_set(number, *texts, pairs=((0, 1),), attribute="relevance"):
@@ -62,6 +68,94 @@ def test_the_loss_by_hand():
     assert float(smooth.total) == pytest.approx(0.9 * math.log1p(math.exp(-1.5)) + 0.1 * math.log1p(math.exp(1.5)))
 
 
+def test_ipo_by_hand():
+    found = preferences.preference_loss(torch.tensor([1.0, -2.0]), torch.tensor([[0, 1]]), Dpo(beta=0.5, loss="ipo"))
+    assert float(found.total) == pytest.approx((3 - 1) ** 2)
+    assert float(found.sums["margin"]) == pytest.approx(1.5)
+    with pytest.raises(ValidationError, match="no meaning for ipo"):
+        Dpo(loss="ipo", label_smoothing=0.1)
+
+
+@pytest.fixture(scope="module")
+def trl(base, tmp_path_factory):
+    """TRL's trainer on a moved copy of the base, with the base as its reference; it patches both."""
+    policy, reference = (weights.load(str(base)) for _ in range(2))
+    move(policy.model)
+    settings = {"beta": 0.3, "report_to": "none", "use_cpu": True, "bf16": False, "disable_tqdm": True}
+    example = Dataset.from_dict({"prompt": ["a"], "chosen": ["b"], "rejected": ["c"]})
+    with warnings.catch_warnings(), weights.quiet():
+        warnings.simplefilter("ignore", FutureWarning)  # TRL uses older names of transformers' settings
+        args = DPOConfig(str(tmp_path_factory.mktemp("trl")), **settings)
+        fields = {"args": args, "train_dataset": example, "processing_class": policy.tokenizer}
+        return DPOTrainer(policy.model, reference.model, **fields)
+
+
+def move(model):
+    """Away from the start, where all margins are 0."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel())))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # TRL asks for it
+@pytest.mark.parametrize("precompute", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("sigmoid", {}),
+        ("sigmoid_norm", {"length_normalised": True}),
+        ("ipo", {"loss": "ipo", "length_normalised": True}),
+    ],
+)
+def test_loss_and_gradients_are_those_of_trl(base, trl, kind, fields, precompute):
+    policy = weights.load(str(base))
+    rows = examples.of_question_sets(SETS[:3], policy.tokenizer, prompt="", max_tokens=1024, counts=Counter())
+    wanted = Dpo(beta=0.3, precompute=precompute, **fields)
+    if precompute:
+        rows = preferences.started(policy.model, rows, scoring.Layout())
+    task = preferences.task(policy.model, rows, scoring.Layout(), wanted)
+    move(policy.model)
+    pairs = [(row.pieces[better], row.pieces[worse]) for row in rows for better, worse in row.pairs]
+    split = [
+        {
+            "prompt_ids": list(better.ids[: better.scored[0]]),
+            "chosen_ids": list(better.ids[better.scored[0] :]),
+            "rejected_ids": list(worse.ids[worse.scored[0] :]),
+        }
+        for better, worse in pairs
+    ]
+    trl.loss_types = [kind]
+    theirs = trl._compute_loss(trl.model, trl.data_collator(split), False)
+    ours = task.loss(policy.model, task.collate(task.rows)).total / len(pairs)
+    assert float(ours.detach()) == pytest.approx(float(theirs.detach()), rel=1e-5)
+    gradients = []
+    for model, loss in ((policy.model, ours), (trl.model, theirs)):
+        model.zero_grad()
+        loss.backward()
+        gradients.append(torch.cat([weight.grad.flatten() for weight in model.parameters()]))
+    assert float((gradients[0] - gradients[1]).norm() / gradients[1].norm()) < 1e-5
+
+
+def test_adapters_switched_off_are_the_reference_and_copies_are_where_there_are_none_to_switch_off(base, tmp_path):
+    curves = []
+    for name, fields in {"ahead": {}, "each step": {"precompute": False}}.items():
+        wanted = preferred(tmp_path, base, name, lora={"rank": 2}, epochs=1, dpo=fields)
+        runs.carry_out(dpo, wanted, "train")
+        curves.append([line["loss"] for line in metrics(wanted.output)])
+    assert curves[0] == pytest.approx(curves[1], rel=1e-5)
+    policy = weights.load(str(base), lora=Lora(rank=2))
+    rows = examples.of_question_sets(SETS[:2], policy.tokenizer, prompt="", max_tokens=1024, counts=Counter())
+    batch = scoring.lay_out([piece for row in rows for piece in row.pieces], scoring.Layout())
+    start = scoring.score(policy.model, batch).logprobs
+    off = preferences.reference_of(policy.model, adapters=True)
+    move(policy.model.base_model.model.model.layers[0].self_attn.q_proj.lora_B)
+    assert not torch.allclose(scoring.score(policy.model, batch).logprobs, start)
+    torch.testing.assert_close(off(policy.model, batch), start)
+    copied = preferences.reference_of(policy.model, adapters=False)
+    assert not torch.allclose(copied(policy.model, batch), start)
+    assert all(weight.requires_grad for name, weight in policy.model.named_parameters() if "lora" in name)
+
+
 def textbook(model, reference, policy, sets, beta):
     """Every pair in two padded rows of its own, logits everywhere, the mean over pairs."""
     losses = []
@@ -81,18 +175,10 @@ def textbook(model, reference, policy, sets, beta):
 
 def test_loss_and_gradients_are_those_of_the_textbook(base):
     policy, reference = weights.load(str(base)), weights.load(str(base))
-    rows = []
-    for record in SETS[:3]:
-        pieces = []
-        for each in record.candidates:
-            before, after = rendering.render(policy.tokenizer, record.context, each.text, prompt="")
-            pieces.append(Piece(before + after, range(len(before), len(before) + len(after))))
-        rows.append(preferences.Row(pieces, [(each.better, each.worse) for each in record.preferences]))
+    rows = examples.of_question_sets(SETS[:3], policy.tokenizer, prompt="", max_tokens=1024, counts=Counter())
+    rows = preferences.started(policy.model, rows, scoring.Layout())
     task = preferences.task(policy.model, rows, scoring.Layout(), Dpo(beta=0.3))
-    with torch.no_grad():
-        # Away from the start, where all margins are 0.
-        for weight in policy.model.parameters():
-            weight.add_(0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel())))
+    move(policy.model)
     batch = task.collate(task.rows)
     assert int((batch["labels"][1:] != -100).sum()) == 6
     found = task.loss(policy.model, batch)
@@ -145,11 +231,34 @@ def test_a_run_that_was_cut_ends_as_one_that_was_not(base, tmp_path, monkeypatch
 
 def test_attributes_choose_preferences_and_unknown_ones_are_named(base, tmp_path):
     sets = [*SETS[:3], question_set(4, "Which city?", "Mumble?", attribute="clarity")]
-    wanted = preferred(tmp_path, base, sets=sets, dpo={"attributes": ("clarity",)})
+    wanted = preferred(tmp_path, base, sets=sets, preferences={"attributes": ("clarity",)})
     assert dpo.plan(wanted)["preferences"] == 1
-    wanted = preferred(tmp_path, base, sets=sets, dpo={"attributes": ("focus",)})
+    wanted = preferred(tmp_path, base, sets=sets, preferences={"attributes": ("focus",)})
     with pytest.raises(RecipeError, match="no preference in focus in .*; there are preferences in clarity, relevance"):
         dpo.plan(wanted)
+
+
+def test_directions_and_verdicts_choose_preferences(base, tmp_path):
+    sets = [
+        preference_examples.question_set(0, verified=True),
+        preference_examples.question_set(1, verified=False),
+        preference_examples.question_set(2),
+    ]
+    source = finished_run(tmp_path / "sets", "synthesize", sets)
+
+    def plan(**chosen):
+        return dpo.plan(recipe(source, tmp_path / "run", method="dpo", model=str(base), preferences=chosen))
+
+    assert plan(filtered=False)["preferences"] == 18
+    assert {name: plan()[name] for name in ("preferences", "preferences_refuted", "rows")} == {
+        "preferences": 12,
+        "preferences_refuted": 6,
+        "rows": 2,
+    }
+    only = plan(filtered=True)
+    assert (only["preferences"], only["preferences_refuted"], only["preferences_without_verdict"]) == (6, 6, 6)
+    assert plan(directions=("E-C",), filtered=False)["preferences"] == 6
+    assert plan(directions=("E-O", "O-C"), attributes=("focus",), filtered=False)["preferences"] == 6
 
 
 def test_refusals(base, tmp_path):

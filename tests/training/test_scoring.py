@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
+    AutoModelForSequenceClassification,
     BloomConfig,
     BloomForCausalLM,
     Gemma2Config,
@@ -146,10 +147,12 @@ def test_chunks_of_the_head_change_nothing(monkeypatch):
 
 def test_temperature_and_entropy_by_hand():
     model = qwen()
-    [logprob], [entropy] = score(model, lay_out([Piece([3, 4, 5], [2])], Layout()), temperature=0.5, entropies=True)
+    found = score(model, lay_out([Piece([3, 4, 5], [2])], Layout()), temperature=0.5, entropies=True, hidden=True)
+    [logprob], [entropy], [hidden] = found.logprobs, found.entropies, found.hidden
     logs = (model(torch.tensor([[3, 4]])).logits[0, -1] / 0.5).log_softmax(-1)
     torch.testing.assert_close(logprob, logs[5])
     torch.testing.assert_close(entropy, -(logs.exp() * logs).sum())
+    torch.testing.assert_close((model.lm_head(hidden) / 0.5).log_softmax(-1), logs)
 
 
 def test_a_target_that_two_sequences_score_counts_twice_and_one_in_a_later_context_keeps_its_loss():
@@ -173,6 +176,27 @@ def test_without_trees_every_sequence_has_a_padded_row():
     assert batch.ends is None
     assert len(batch.input_ids) == len(pieces)
     torch.testing.assert_close(score(model, batch).logprobs, padded_logprobs(model, pieces, left=False))
+
+
+@pytest.mark.parametrize("kind", [Qwen2Config, LlamaConfig, GPT2Config])
+@pytest.mark.parametrize("budget", [30, 10_000])
+def test_rewards_and_their_gradients_are_those_of_padded_sequences(kind, budget):
+    """As `transformers` reads them: at the last token that is not the padding one, whatever ends the sequence."""
+    torch.manual_seed(0)
+    off = dict.fromkeys(("attn_pdrop", "resid_pdrop", "embd_pdrop"), 0.0)
+    sizes = {**off, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1, "eos_token_id": 2}
+    config = kind(vocab_size=50, **sizes) if kind is GPT2Config else kind(**WIDE, num_key_value_heads=2)
+    config.num_labels, config.pad_token_id = 1, 7
+    model = AutoModelForSequenceClassification.from_config(config)
+    scoring.check(model, longest=30)
+    pieces = [*dialogues(6), Piece([3, 4, 7, 7], [3]), Piece([7], [0])]
+    ids = weights.padded([piece.ids for piece in pieces], fill=7)
+    mask = weights.padded([[1] * len(piece.ids) for piece in pieces], fill=0)
+    batch = lay_out(scoring.last_places(model, pieces), Layout(budget), own=True)
+    found = loss_and_gradients(model, scoring.rewards(model, batch))
+    wanted = loss_and_gradients(model, model(ids, attention_mask=mask, use_cache=False).logits.squeeze(1))
+    assert relative(found[0], wanted[0]) < 1e-5
+    assert relative(found[1], wanted[1]) < 1e-5
 
 
 def test_flex_attention_follows_the_same_mask():
@@ -205,6 +229,9 @@ def test_a_model_that_ignores_the_mask_is_seen(monkeypatch):
     monkeypatch.setattr(scoring, "attention", lambda model, ends: None)
     with pytest.raises(RecipeError, match="nats apart.*--trees false"):
         scoring.check(qwen(), longest=30)
+    with pytest.raises(RecipeError, match="nats apart.*--trees false"):
+        config = Qwen2Config(**WIDE, num_key_value_heads=2, num_labels=1)
+        scoring.check(AutoModelForSequenceClassification.from_config(config), longest=30)
 
 
 def test_a_window_that_no_sequence_outgrows_is_no_obstacle():

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from preference_examples import question_set
 from safetensors.torch import load_file
 from training_examples import finished_run, ingested, labelled, metrics, recipe, turns
 
-from askwell import runs, weights
+from askwell import rendering, runs, weights
 from askwell.errors import DataError, RecipeError, RunError
-from askwell.training import loop, reading, sft
+from askwell.training import examples, loop, reading, sft
 
 HERE = Path(__file__).parent
 
@@ -225,3 +226,45 @@ def test_checkpoints_that_are_ahead_of_the_metrics_are_not_resumed_from(tmp_path
     assert loop.resume_point(run, main=True) == tmp_path / "attempt" / "checkpoint-2"
     assert metrics(tmp_path) == [{"step": 1}, {"step": 2}]
     assert not (tmp_path / "attempt" / "checkpoint-4").exists()
+
+
+def test_questions_of_question_sets_share_their_context(tmp_path):
+    judged = [question_set(number, verified=number != 1) for number in range(3)]
+    source = finished_run(tmp_path / "sets", "synthesize", judged)
+    found = {}
+    for kind in ("real", "synthetic", "combined"):
+        wanted = recipe(source, tmp_path / kind, questions=kind, epochs=1)
+        plan, counts = sft.plan(wanted), train(wanted)
+        assert {name: plan[name] for name in ("questions", "rows", "steps")} == {
+            name: counts[name] for name in ("questions", "rows", "steps")
+        }
+        found[kind] = counts
+    # The second set's enhanced questions were refuted by the judge.
+    assert {kind: counts["questions"] for kind, counts in found.items()} == {"real": 3, "synthetic": 4, "combined": 7}
+    assert found["synthetic"]["sets_without_question"] == 1
+    assert found["combined"]["tokens"] < 0.7 * found["combined"]["tokens_padded"]
+    one = recipe(source, tmp_path / "one", questions="synthetic", preferences={"attributes": ("focus",)})
+    assert sft.plan(one)["questions"] == 2
+    every = recipe(source, tmp_path / "every", questions="synthetic", preferences={"filtered": False})
+    assert sft.plan(every)["questions"] == 6
+
+
+def test_the_loss_of_question_sets_is_that_of_each_question_by_itself(tmp_path):
+    record = question_set(0)
+    tokenizer = weights.create(
+        recipe(tmp_path, tmp_path).scratch, [message.content for message in record.context], stop_marker="<s>", seed=0
+    ).tokenizer
+    counts = Counter()
+    limits = {"prompt": "", "max_tokens": 1024, "counts": counts}
+    [row] = examples.of_questions([(record, [0, 1])], tokenizer, **limits)
+    for piece, place in zip(row, (0, 1), strict=True):
+        before, after = rendering.render(tokenizer, record.context, record.candidates[place].text, prompt="")
+        assert (list(piece.ids), [piece.ids[at] for at in piece.scored]) == (before + after, after)
+    # With little room the context is cut for all by what the longest needs.
+    room = max(len(piece.ids) for piece in row) - 1
+    [cut] = examples.of_questions([(record, [0, 1])], tokenizer, **{**limits, "max_tokens": room})
+    assert (counts["sets_cut"], counts["messages_left_out"]) == (1, 2)
+    contexts = {tuple(piece.ids[: piece.scored[0]]) for piece in cut}
+    assert contexts == {tuple(rendering.render(tokenizer, record.context[2:], None, prompt="")[0])}
+    assert not examples.of_questions([(record, [0, 1])], tokenizer, **{**limits, "max_tokens": 16})
+    assert counts["sets_too_long"] == 1

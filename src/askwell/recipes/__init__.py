@@ -13,11 +13,23 @@ from askwell.recipes.fields import Fold, Recipe, Section, StopMarker, bounds, es
 from askwell.recipes.parsing import field_names, override, read_recipe, resolve, scalar, section_of
 from askwell.recipes.review import ReviewReadRecipe, ReviewSampleRecipe
 from askwell.recipes.studies import StudyDemoRecipe, StudyRecipe, StudyRow
-from askwell.recipes.training import Dpo, GraderRecipe, Lora, Optimizer, Reward, Rollouts, ScratchModel, TrainRecipe
+from askwell.recipes.training import (
+    BradleyTerry,
+    Dpo,
+    GraderRecipe,
+    Lora,
+    Optimizer,
+    Preferences,
+    Reward,
+    Rollouts,
+    ScratchModel,
+    TrainRecipe,
+)
 
 __all__ = [
     "CLINIC",
     "LOCAL",
+    "BradleyTerry",
     "Caps",
     "ClinicLogsRecipe",
     "ClinicServeRecipe",
@@ -34,6 +46,7 @@ __all__ = [
     "LabelRecipe",
     "Lora",
     "Optimizer",
+    "Preferences",
     "Prices",
     "Recipe",
     "ReviewReadRecipe",

@@ -8,7 +8,7 @@ from typing_extensions import Self
 
 from askwell.recipes.endpoint import Endpoint
 from askwell.recipes.fields import Fold, Recipe, Section, StopMarker
-from askwell.records import Split
+from askwell.records import Direction, Split
 
 
 class ScratchModel(Section):
@@ -73,15 +73,49 @@ class Optimizer(Section):
     """Gradients are clipped to this norm."""
 
 
+class Preferences(Section):
+    """Which preferences of question sets to train on."""
+
+    attributes: tuple[str, ...] = ()
+    """Those in these attributes; none named: all."""
+    directions: tuple[Direction, ...] = ()
+    """Those in these directions, by where better and worse come from (enhanced, original, corrupted); none named:
+    all."""
+    filtered: bool | None = None
+    """`true`: only those that a judge confirmed; `false`: those that one refuted too. Unset: all but the refuted."""
+
+
 class Dpo(Section):
     """Direct preference optimization against the starting policy (Rafailov et al., 2023)."""
 
     beta: float = Field(default=0.1, gt=0)
     """How dearly a departure from the starting policy is paid."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
-    """Share of the preferences taken to be the wrong way round (conservative DPO)."""
-    attributes: tuple[str, ...] = ()
-    """Train on the preferences in these attributes; none named: all."""
+    """Share of the preferences taken to be the wrong way round (conservative DPO); for the sigmoid loss."""
+    loss: Literal["sigmoid", "ipo"] = "sigmoid"
+    """`sigmoid`: -log sigmoid(beta * margin). `ipo`: (margin - 1 / (2 beta))^2 (Azar et al., 2023)."""
+    length_normalised: bool = False
+    """Take a candidate's log-ratio as the mean over its tokens, not the sum: no gain from length alone."""
+    precompute: bool = True
+    """Compute the starting policy's log-probabilities once, before the first step. false: at each step, with fresh LoRA
+    adapters by switching them off, else from a frozen copy of the model."""
+
+    @model_validator(mode="after")
+    def _smoothing_is_of_the_sigmoid(self) -> Self:
+        if self.loss == "ipo" and self.label_smoothing:
+            raise ValueError(f"label_smoothing {self.label_smoothing} has no meaning for ipo; set it to 0")
+        return self
+
+
+class BradleyTerry(Section):
+    """A reward model from preferences: the better one's score exceeds the worse one's (Bradley and Terry, 1952)."""
+
+    margin: float = Field(default=0.0, ge=0)
+    """By how much it should."""
+    centre: float = Field(default=0.0, ge=0)
+    """Weight of the squared sum of the two, which keeps scores around 0 (Eisenstein et al., 2024; 0.01 is usual)."""
+    held_out: Split = "dev"
+    """Split on which the report says how good the model is."""
 
 
 class Reward(Section):
@@ -135,19 +169,23 @@ class Rollouts(Section):
 
 
 class TrainRecipe(Recipe):
-    """Train a policy that asks the next question or stops."""
+    """Train a policy that asks the next question or stops, or a reward model that scores questions."""
 
-    method: Literal["sft", "dpo", "grpo", "gspo", "cispo", "rloo"] = "sft"
-    """`sft`: imitate the expert's next utterance, or the stop marker. `dpo`: from preferences. Else: from rollouts."""
+    method: Literal["sft", "dpo", "reward", "grpo", "gspo", "cispo", "rloo"] = "sft"
+    """`sft`: imitate the expert's next utterance, or the stop marker. `dpo`: from preferences. `reward`: a model of
+    preferences, which scores. Else: from rollouts."""
     input: Path
-    """Run directory of `askwell label`; with `loss: all` of `askwell ingest` (whole conversations); for dpo of
-    `askwell contrast`."""
+    """Run directory of `askwell label`; with `loss: all` of `askwell ingest` (whole conversations); with
+    `questions`, for dpo and for reward of `askwell synthesize` or `askwell contrast`."""
     model: str = "scratch"
-    """Path or name of a Hugging Face causal language model, or `scratch`."""
+    """Path or name of a Hugging Face causal language model, or `scratch`; for reward also of a reward model."""
     scratch: ScratchModel = ScratchModel()
     """Sizes of the scratch model."""
     lora: Lora | None = None
     """Train adapters instead of full weights."""
+    questions: Literal["real", "synthetic", "combined"] | None = None
+    """sft on question sets (of `askwell synthesize`, `askwell contrast`): people's own questions, the enhanced ones, or
+    both. Unset: the experts' replies at turns."""
     loss: Literal["response", "all"] = "response"
     """Tokens that carry the loss: the expert's response, or every token of whole conversations (a base model)."""
     stop_marker: StopMarker = "<stop />"
@@ -161,9 +199,10 @@ class TrainRecipe(Recipe):
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the data."""
     batch: int = Field(default=16, ge=1)
-    """Conversations (dpo: question sets) an optimizer step, over all processes; with rollouts see `rollouts.turns`."""
+    """Conversations (preferences: question sets) an optimizer step, over all processes; with rollouts see
+    `rollouts.turns`."""
     micro_batch: int = Field(default=16, ge=1)
-    """Conversations (dpo: question sets; rollouts: turns) a forward pass on one process."""
+    """Conversations (preferences: question sets; rollouts: turns) a forward pass on one process."""
     max_tokens: int = Field(default=1024, ge=16)
     """Longest sequence; of a longer one the oldest messages are left out, and counted."""
     trees: bool = True
@@ -177,14 +216,32 @@ class TrainRecipe(Recipe):
     """Arithmetic of the forward pass; weights stay in float32."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory for a third more time."""
+    preferences: Preferences = Preferences()
+    """Which preferences: dpo, reward; with `questions`, which enhanced ones."""
+    each: Literal["attribute"] | None = None
+    """`attribute`: a policy (or reward model) for each attribute from the one start, in OUTPUT/ATTRIBUTE; the model,
+    the sequences and the starting policy's log-probabilities are loaded and computed once. dpo, reward."""
     dpo: Dpo = Dpo()
-    """Preferences: dpo."""
+    """The loss of dpo."""
+    reward: BradleyTerry = BradleyTerry()
+    """The loss of reward, and its report."""
     rollouts: Rollouts = Rollouts()
     """Reinforcement learning: grpo, gspo, cispo, rloo."""
     optimizer: Optimizer = Optimizer()
     """Optimizer settings."""
     checkpoint_every: int = Field(default=100, ge=1)
     """Steps between checkpoints to resume from."""
+
+    @model_validator(mode="after")
+    def _settings_go_with_the_method(self) -> Self:
+        if self.each and self.method not in ("dpo", "reward"):
+            raise ValueError(f"each {self.each!r} is for methods dpo and reward, not {self.method!r}; drop it")
+        if self.questions and (self.method != "sft" or self.loss == "all"):
+            raise ValueError(
+                f"questions {self.questions!r} is for method sft with `loss: response`, not {self.method!r} with "
+                f"`loss: {self.loss}`; drop it"
+            )
+        return self
 
 
 class GraderRecipe(Recipe):

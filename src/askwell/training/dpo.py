@@ -2,24 +2,24 @@
 
     loss = -log sigmoid(beta * (log-ratio of the better - log-ratio of the worse)), a mean over preferences
 
-where a candidate's log-ratio is the sum of its tokens' log-probabilities, its end-of-turn token included, under the
-policy less that under the starting policy (`training.preferences`). Reads QuestionSet records (`askwell contrast`),
-writes metrics.jsonl and checkpoint/.
+where a candidate's log-ratio is the sum (or the mean) of its tokens' log-probabilities, its end-of-turn token included,
+under the policy less that under the starting policy (`training.preferences`); or the loss of IPO. Reads QuestionSet
+records (`askwell synthesize`, `askwell contrast`), writes metrics.jsonl and checkpoint/.
 """
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from askwell import runs
 from askwell.errors import DataError, RecipeError
 from askwell.recipes import TrainRecipe
-from askwell.records import QuestionSet
 from askwell.runs import Run
 from askwell.training import batches, reading
-from askwell.training.trees import Piece
 
-MADE_BY = "askwell contrast"
+if TYPE_CHECKING:
+    from askwell import weights
+    from askwell.training import examples, scoring
 
 
 def inputs(recipe: TrainRecipe) -> list[Path]:
@@ -29,7 +29,7 @@ def inputs(recipe: TrainRecipe) -> list[Path]:
             "method 'dpo' starts from a policy that can already ask; train one with `--method sft` and name it with "
             "--model"
         )
-    runs.require(recipe.input, made_by=MADE_BY)
+    runs.require(recipe.input, made_by=reading.QUESTION_SETS)
     return reading.inputs(recipe)
 
 
@@ -37,54 +37,63 @@ def plan(recipe: TrainRecipe) -> dict[str, object]:
     """Question sets, preferences and steps, without loading torch."""
     inputs(recipe)
     counts: Counter[str] = Counter()
-    sets = list(chosen(recipe, counts))
+    sets = list(reading.question_sets(recipe, counts))
     steps = batches.total_steps(len(sets), batch=recipe.batch, epochs=recipe.epochs) if sets else 0
     return {**counts, "rows": len(sets), "steps": steps}
 
 
-def chosen(recipe: TrainRecipe, counts: Counter[str]) -> Iterator[QuestionSet]:
-    """The question sets of the split, with the preferences in the recipe's attributes; counts those without any."""
-    wanted, seen = set(recipe.dpo.attributes), set()
-    for record in runs.sample_of(recipe.input, QuestionSet, made_by=MADE_BY, split=recipe.split, limit=recipe.limit):
-        counts["question_sets"] += 1
-        seen |= {preference.attribute for preference in record.preferences}
-        kept = tuple(each for each in record.preferences if not wanted or each.attribute in wanted)
-        counts["preferences"] += len(kept)
-        counts["sets_without_preference"] += not kept
-        if kept:
-            yield record.model_copy(update={"preferences": kept})
-    if unknown := wanted - seen:
-        raise RecipeError(
-            f"dpo.attributes: no preference in {', '.join(sorted(unknown))} in {recipe.input}; there are preferences "
-            f"in {', '.join(sorted(seen)) or 'nothing'}"
-        )
-
-
 def run(recipe: TrainRecipe, run: Run) -> dict[str, object]:
     """Train, and leave the policy in checkpoint/."""
+    return fit(prepare(recipe), recipe, run)
+
+
+class Prepared(NamedTuple):
+    """All that training needs but the recipe's settings of the loss and the optimizer."""
+
+    policy: "weights.Policy"
+    rows: "list[examples.Candidates]"
+    layout: "scoring.Layout"
+    counts: Counter[str]
+
+
+def prepare(recipe: TrainRecipe) -> Prepared:
+    """The policy, the question sets as sequences, and their log-probabilities under it."""
     # Late, so that `plan` answers without the seconds that torch takes to load.
     from askwell import rendering, weights
-    from askwell.training import loop, preferences, scoring
+    from askwell.training import examples, preferences, scoring
 
     counts: Counter[str] = Counter()
-    policy = weights.load(recipe.model, lora=recipe.lora, trainable=True)
-    prompt = rendering.system_prompt(recipe.prompt, stop_marker=recipe.stop_marker)
-    rows = []
-    for record in chosen(recipe, counts):
-        fitted = [
-            rendering.fit(policy.tokenizer, record.context, each.text, prompt=prompt, room=recipe.max_tokens)
-            for each in record.candidates
-        ]
-        if len({each and each[2] for each in fitted}) > 1 or fitted[0] is None:
-            # Candidates that see different contexts cannot be compared.
-            counts["sets_too_long"] += 1
-            continue
-        pieces = [Piece(each[0] + each[1], range(len(each[0]), len(each[0]) + len(each[1]))) for each in fitted if each]
-        rows.append(preferences.Row(pieces, [(each.better, each.worse) for each in record.preferences]))
+    policy = weights.load(recipe.model, lora=recipe.lora, trainable=True, seed=recipe.seed)
+    rows = examples.of_question_sets(
+        reading.question_sets(recipe, counts),
+        policy.tokenizer,
+        prompt=rendering.system_prompt(recipe.prompt, stop_marker=recipe.stop_marker),
+        max_tokens=recipe.max_tokens,
+        counts=counts,
+    )
     if not rows:
         raise DataError(f"{recipe.input}: nothing to train on in split {recipe.split!r} ({dict(counts)})")
     longest = max(len(piece.ids) for row in rows for piece in row.pieces)
     layout = scoring.layout_of(policy.model, recipe, longest=longest)
-    trained = loop.train(policy, preferences.task(policy.model, rows, layout, recipe.dpo), recipe, run)
+    if recipe.dpo.precompute:
+        rows = preferences.started(policy.model, rows, layout)
+    return Prepared(policy, rows, layout, counts)
+
+
+def only(prepared: Prepared, attribute: str) -> Prepared:
+    """The preferences in one attribute."""
+    from askwell.training import examples
+
+    rows = [kept for row in prepared.rows if (kept := examples.only(row, attribute))]
+    return prepared._replace(rows=rows, counts=Counter(preferences=sum(len(row.pairs) for row in rows)))
+
+
+def fit(prepared: Prepared, recipe: TrainRecipe, run: Run) -> dict[str, object]:
+    """Train the prepared policy in place, and leave it in checkpoint/."""
+    from askwell.training import loop, preferences
+
+    policy, rows, layout, counts = prepared
+    task = preferences.task(policy.model, rows, layout, recipe.dpo, adapters=recipe.lora is not None)
+    trained = loop.train(policy, task, recipe, run)
     loop.leave(policy, run)
     return {**counts, "rows": len(rows), **trained}

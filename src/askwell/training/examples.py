@@ -1,18 +1,33 @@
 """Records to training rows: the token sequences of a conversation, and which of their tokens carry the loss.
 
 A row is all the turns of a conversation, each a sequence of context and response with the loss on the response.
-They share their prefixes (`training.trees`), so a dialogue trains all its turns in one pass.
+They share their prefixes (`training.trees`), so a dialogue trains all its turns in one pass. A question set is a row as
+well: its candidates after their one context.
 """
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from askwell import rendering
-from askwell.records import Conversation, Turn
+from askwell.records import Conversation, QuestionSet, Turn
 from askwell.training.trees import Piece
 
 Row = list[Piece]
+
+
+class Candidates(NamedTuple):
+    """A question set: those of its candidates that its preferences name, as sequences, and a pair a preference.
+
+    A pair is the places of better and worse among the sequences. `start` holds each candidate's log-probability under
+    the starting policy, where a method needs it.
+    """
+
+    record: QuestionSet
+    pieces: list[Piece]
+    pairs: list[tuple[int, int]]
+    start: tuple[float, ...] = ()
 
 
 def response_of(turn: Turn, stop_marker: str) -> str:
@@ -69,3 +84,82 @@ def of_conversations(
         ids = ids[:max_tokens]
         rows.append([Piece(ids, range(1, len(ids)))])
     return rows
+
+
+def of_question_sets(
+    records: Iterable[QuestionSet],
+    tokenizer: rendering.PreTrainedTokenizerBase,
+    *,
+    prompt: str,
+    max_tokens: int,
+    counts: Counter[str],
+) -> list[Candidates]:
+    """A row a question set. Counts what was cut, and what did not fit at all."""
+    rows = []
+    for record in records:
+        places = sorted({place for each in record.preferences for place in (each.better, each.worse)})
+        pieces = after_one_context(record, places, tokenizer, prompt=prompt, max_tokens=max_tokens, counts=counts)
+        if pieces:
+            at = {place: number for number, place in enumerate(places)}
+            rows.append(Candidates(record, pieces, [(at[each.better], at[each.worse]) for each in record.preferences]))
+    return rows
+
+
+def of_questions(
+    chosen: Iterable[tuple[QuestionSet, list[int]]],
+    tokenizer: rendering.PreTrainedTokenizerBase,
+    *,
+    prompt: str,
+    max_tokens: int,
+    counts: Counter[str],
+) -> list[Row]:
+    """A row a question set, its candidates at the places named. Counts what was cut, and what did not fit at all."""
+    limits = {"prompt": prompt, "max_tokens": max_tokens, "counts": counts}
+    rows = (after_one_context(record, places, tokenizer, **limits) for record, places in chosen)
+    return [row for row in rows if row]
+
+
+def only(row: Candidates, attribute: str) -> Candidates | None:
+    """A question set with its preferences in one attribute and the candidates that they name, None without any."""
+    chosen = [place for place, each in enumerate(row.record.preferences) if each.attribute == attribute]
+    named = sorted({candidate for place in chosen for candidate in row.pairs[place]})
+    at = {candidate: number for number, candidate in enumerate(named)}
+    if not chosen:
+        return None
+    return Candidates(
+        row.record.model_copy(update={"preferences": tuple(row.record.preferences[place] for place in chosen)}),
+        [row.pieces[candidate] for candidate in named],
+        [(at[row.pairs[place][0]], at[row.pairs[place][1]]) for place in chosen],
+        tuple(row.start[candidate] for candidate in named) if row.start else (),
+    )
+
+
+def after_one_context(
+    record: QuestionSet,
+    places: Sequence[int],
+    tokenizer: rendering.PreTrainedTokenizerBase,
+    *,
+    prompt: str,
+    max_tokens: int,
+    counts: Counter[str],
+) -> list[Piece] | None:
+    """Some candidates as sequences, loss on the candidate. None where they do not fit.
+
+    A context that one of them has no room for is cut for all: candidates that saw different contexts could not be
+    compared.
+    """
+    context, left_out = record.context, 0
+    while True:
+        fitted = [
+            rendering.fit(tokenizer, context, record.candidates[place].text, prompt=prompt, room=max_tokens)
+            for place in places
+        ]
+        if not all(fitted):
+            counts["sets_too_long"] += 1
+            return None
+        cut = max(each[2] for each in fitted if each)
+        if not cut:
+            counts["sets_cut"] += bool(left_out)
+            counts["messages_left_out"] += left_out
+            return [Piece(each[0] + each[1], range(len(each[0]), len(each[0] + each[1]))) for each in fitted if each]
+        context, left_out = context[cut:], left_out + cut

@@ -159,7 +159,7 @@ def run(recipe: TrainRecipe, run: Run) -> dict[str, object]:
     from askwell.training import loop, rollouts, scoring
 
     counts: Counter[str] = Counter()
-    policy = weights.load(recipe.model, lora=recipe.lora, trainable=True)
+    policy = weights.load(recipe.model, lora=recipe.lora, trainable=True, seed=recipe.seed)
     prompt = rendering.system_prompt(recipe.prompt, stop_marker=recipe.stop_marker)
     contexts: dict[str, list[int]] = {}
     chosen = []

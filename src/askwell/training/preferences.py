@@ -1,15 +1,18 @@
 """The loss of preferences among a question set's candidates, on trees: the candidates share their context.
 
 The starting policy's log-probabilities are computed once, before the first step, so that no second model stands in
-memory; a resumed run computes the same, for its checkpoint is loaded later.
+memory; a resumed run computes the same, for its checkpoint is loaded later. Or at every step: from a frozen copy, or
+from the model itself with its adapters switched off.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from askwell.errors import MissingExtra
 from askwell.recipes import Dpo
 from askwell.training import loop, scoring
+from askwell.training.examples import Candidates
 from askwell.training.trees import Piece
 
 try:
@@ -24,43 +27,40 @@ AHEAD = 64
 """Question sets in a forward pass of the starting policy."""
 
 
-class Row(NamedTuple):
-    """A question set: its candidates as sequences, its preferences as (better, worse) places among them."""
+def task(
+    model: Any, rows: Sequence[Candidates], layout: scoring.Layout, recipe: Dpo, *, adapters: bool = False
+) -> loop.Task:
+    """What the optimizer loop trains on; items are preferences.
 
-    pieces: list[Piece]
-    pairs: list[tuple[int, int]]
-    start: torch.Tensor = torch.zeros(0)  # (candidates,) log-probabilities under the starting policy
+    Rows are `started`, unless the recipe has the starting policy at every step; `adapters`: `model` without them is it.
+    """
+    reference = None if recipe.precompute else reference_of(model, adapters=adapters)
 
-
-def task(model: Any, rows: Sequence[Row], layout: scoring.Layout, recipe: Dpo) -> loop.Task:
-    """What the optimizer loop trains on; items are preferences."""
-    rows = started(model, rows, layout)
-
-    def collate(group: list[Row]) -> dict[str, torch.Tensor]:
+    def collate(group: list[Candidates]) -> dict[str, torch.Tensor]:
         pieces = [piece for row in group for piece in row.pieces]
-        pairs: list[tuple[int, int]] = []
-        first = 0
-        for row in group:
-            pairs += [(first + better, first + worse) for better, worse in row.pairs]
-            first += len(row.pieces)
+        pairs = pairs_of(group)
         return {
             **scoring.lay_out(pieces, layout).tensors(),
             "lengths": lengths(pieces),
-            "pairs": torch.tensor(pairs, dtype=torch.long).view(-1, 2),
-            "start": torch.cat([torch.zeros(0), *(row.start for row in group)]),
+            "pairs": pairs,
+            "start": torch.tensor([start for row in group for start in row.start]),
             "labels": loop.items(len(pairs)),
         }
 
     def loss(model: Any, inputs: dict[str, torch.Tensor]) -> loop.Losses:
-        logprobs = scoring.score(model, scoring.Batch.of(inputs)).logprobs
-        ratios = totals(logprobs, inputs["lengths"]) - inputs["start"]
+        batch, counts = scoring.Batch.of(inputs), inputs["lengths"]
+        start = inputs["start"] if reference is None else totals(reference(model, batch), counts)
+        ratios = totals(scoring.score(model, batch).logprobs, counts) - start
+        if recipe.length_normalised:
+            ratios = ratios / counts
         return preference_loss(ratios, inputs["pairs"], recipe)
 
     return loop.Task(rows, [layout.size(row.pieces) for row in rows], collate, loss)
 
 
 def preference_loss(ratios: torch.Tensor, pairs: torch.Tensor, recipe: Dpo) -> loop.Losses:
-    """Sums over P preferences (P, 2) among candidates with these log-ratios to the starting policy (C,).
+    """Sums over P preferences (P, 2) among candidates with these log-ratios to the starting policy (C,), which are sums
+    over tokens or, length-normalised, means.
 
     Beside the loss: the share of preferences that the policy has the right way round, their margins, and the rewards
     beta * ratio of better and worse.
@@ -68,7 +68,10 @@ def preference_loss(ratios: torch.Tensor, pairs: torch.Tensor, recipe: Dpo) -> l
     better, worse = (recipe.beta * ratios)[pairs].unbind(1)
     margins = better - worse
     smoothing = recipe.label_smoothing
-    each = -(1 - smoothing) * logsigmoid(margins) - smoothing * logsigmoid(-margins)
+    if recipe.loss == "ipo":
+        each = (margins / recipe.beta - 1 / (2 * recipe.beta)) ** 2
+    else:
+        each = -(1 - smoothing) * logsigmoid(margins) - smoothing * logsigmoid(-margins)
     sums = {
         "accuracy": (margins > 0).float().sum(),
         "margin": margins.sum(),
@@ -78,20 +81,50 @@ def preference_loss(ratios: torch.Tensor, pairs: torch.Tensor, recipe: Dpo) -> l
     return loop.Losses(each.sum(), sums)
 
 
-def started(model: Any, rows: Sequence[Row], layout: scoring.Layout) -> list[Row]:
+def reference_of(model: Any, *, adapters: bool) -> Callable[[Any, scoring.Batch], torch.Tensor]:
+    """What gives a batch's log-probabilities under the starting policy: `model` as it is now, or without adapters."""
+    frozen = None if adapters else copy.deepcopy(model).eval().requires_grad_(False)
+
+    def logprobs(model: Any, batch: scoring.Batch) -> torch.Tensor:
+        if frozen is not None:
+            with torch.no_grad():
+                return scoring.score(frozen.to(batch.input_ids.device), batch).logprobs
+        trained = scoring.inner(model)
+        was_training = trained.training
+        trained.eval()
+        try:
+            with torch.no_grad(), trained.disable_adapter():
+                return scoring.score(trained, batch).logprobs
+        finally:
+            trained.train(was_training)
+
+    return logprobs
+
+
+def started(model: Any, rows: Sequence[Candidates], layout: scoring.Layout) -> list[Candidates]:
     """The rows with each candidate's log-probability under the model as it is now."""
     was_training = model.training
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    found: list[Row] = []
+    found: list[Candidates] = []
     with torch.no_grad():
         for at in range(0, len(rows), AHEAD):
             some = rows[at : at + AHEAD]
             pieces = [piece for row in some for piece in row.pieces]
             sums = totals(scoring.score(model, scoring.lay_out(pieces, layout)).logprobs, lengths(pieces)).cpu()
             parts = sums.split([len(row.pieces) for row in some])
-            found += [row._replace(start=part) for row, part in zip(some, parts, strict=True)]
+            found += [row._replace(start=tuple(part.tolist())) for row, part in zip(some, parts, strict=True)]
     model.train(was_training)
     return found
+
+
+def pairs_of(group: Sequence[Candidates]) -> torch.Tensor:
+    """The preferences of some question sets, (P, 2): places of better and worse among all their candidates."""
+    pairs: list[tuple[int, int]] = []
+    first = 0
+    for row in group:
+        pairs += [(first + better, first + worse) for better, worse in row.pairs]
+        first += len(row.pieces)
+    return torch.tensor(pairs, dtype=torch.long).view(-1, 2)
 
 
 def lengths(pieces: Sequence[Piece]) -> torch.Tensor:

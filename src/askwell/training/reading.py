@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from askwell import runs
+from askwell.errors import RecipeError
 from askwell.recipes import TrainRecipe
-from askwell.records import Conversation, Message, Turn
+from askwell.records import Conversation, Message, Preference, QuestionSet, Split, Turn
 from askwell.texts import prompt_file
+
+QUESTION_SETS = ("askwell synthesize", "askwell contrast")
 
 
 def inputs(recipe: TrainRecipe) -> list[Path]:
@@ -44,9 +47,81 @@ def conversations(recipe: TrainRecipe, counts: Counter[str]) -> Iterator[Convers
 
 def dialogues(recipe: TrainRecipe) -> Iterator[tuple[Message, ...]]:
     """The messages of each conversation in the training rows, once: what a scratch tokenizer is trained on."""
+    if recipe.questions:
+        for record, places in questions(recipe, Counter()):
+            said = (record.candidates[place].text for place in places)
+            yield (*record.context, *(Message(role="assistant", content=text) for text in said))
+        return
     if recipe.loss == "all":
         yield from (conversation.messages for conversation in conversations(recipe, Counter()))
         return
     for _, group in itertools.groupby(turns(recipe, Counter()), key=lambda turn: turn.conversation_id):
         turn = next(group)
         yield (*turn.context, Message(role="assistant", content=turn.expert_reply), *turn.future)
+
+
+def question_sets(recipe: TrainRecipe, counts: Counter[str], *, split: Split | None = None) -> Iterator[QuestionSet]:
+    """The question sets of a split (the recipe's; of another one all), with the preferences that the recipe chooses.
+
+    Sets without any are left out and counted, and so is what each choice costs.
+    """
+    chosen, seen = recipe.preferences, set()
+    limit = recipe.limit if split is None else None
+    split = split or recipe.split
+    for record in runs.sample_of(recipe.input, QuestionSet, made_by=QUESTION_SETS, split=split, limit=limit):
+        counts["question_sets"] += 1
+        seen |= {preference.attribute for preference in record.preferences}
+        kept = tuple(each for each in record.preferences if wanted(record, each, recipe, counts))
+        counts["preferences"] += len(kept)
+        counts["sets_without_preference"] += not kept
+        if kept:
+            yield record.model_copy(update={"preferences": kept})
+    if split == recipe.split and (unknown := set(chosen.attributes) - seen):
+        raise RecipeError(
+            f"preferences.attributes: no preference in {', '.join(sorted(unknown))} in {recipe.input}; there are "
+            f"preferences in {', '.join(sorted(seen)) or 'nothing'}"
+        )
+
+
+def questions(recipe: TrainRecipe, counts: Counter[str]) -> Iterator[tuple[QuestionSet, list[int]]]:
+    """The question sets of the split, each with the places of the candidates to imitate; counts those without any."""
+    sets = runs.sample_of(recipe.input, QuestionSet, made_by=QUESTION_SETS, split=recipe.split, limit=recipe.limit)
+    for record in sets:
+        counts["question_sets"] += 1
+        places = [place for place in range(len(record.candidates)) if imitable(record, place, recipe)]
+        counts["questions"] += len(places)
+        counts["sets_without_question"] += not places
+        if places:
+            yield record, places
+
+
+def imitable(record: QuestionSet, place: int, recipe: TrainRecipe) -> bool:
+    """Whether a candidate is of the recipe's kind of questions: a person's own, or an enhanced one that the recipe's
+    choice of preferences finds better than another, where any preference speaks of it."""
+    candidate = record.candidates[place]
+    if candidate.origin == "human":
+        return recipe.questions in ("real", "combined")
+    if candidate.origin != "enhanced" or recipe.questions == "real":
+        return False
+    if recipe.preferences.attributes and candidate.attribute not in recipe.preferences.attributes:
+        return False
+    above = [preference for preference in record.preferences if preference.better == place]
+    if not above:
+        return not recipe.preferences.filtered
+    return any(wanted(record, preference, recipe, Counter()) for preference in above)
+
+
+def wanted(record: QuestionSet, preference: Preference, recipe: TrainRecipe, counts: Counter[str]) -> bool:
+    """Whether the recipe chooses a preference; counts those that a judge's verdict, or its absence, leaves out."""
+    chosen = recipe.preferences
+    if chosen.attributes and preference.attribute not in chosen.attributes:
+        return False
+    if chosen.directions and record.direction(preference) not in chosen.directions:
+        return False
+    if preference.verified is None and chosen.filtered:
+        counts["preferences_without_verdict"] += 1
+        return False
+    if preference.verified is False and chosen.filtered is not False:
+        counts["preferences_refuted"] += 1
+        return False
+    return True

@@ -1,16 +1,16 @@
-"""Log-probabilities of chosen tokens, every shared prefix computed once. The one forward pass of all training.
+"""Log-probabilities and rewards at chosen tokens, every shared prefix computed once. The forward pass of all training.
 
     batch = lay_out(pieces, Layout())     # rows of question trees, or padded sequences where shared=False
     scores = score(model, batch)          # one log-probability a scored token, in the order of pieces
 
-The head runs at the scored places alone, in chunks that bound memory whatever the vocabulary. Any decoder model of
-`transformers` that takes a 4-D attention mask and positions will do; `check` asks the model itself and refuses others
-with the setting that turns trees off.
+`rewards` reads a reward model's head in the same way: one number a sequence, or a token. The head runs at the scored
+places alone, in chunks that bound memory whatever the vocabulary. Any decoder model of `transformers` that takes a 4-D
+attention mask and positions will do; `check` asks the model itself and refuses others with the setting that turns trees
+off.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from askwell.errors import MissingExtra, RecipeError
 from askwell.recipes import TrainRecipe
@@ -26,6 +26,7 @@ except ModuleNotFoundError as missing:
         f"training needs {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
     ) from missing
 
+T = TypeVar("T")
 LOGITS = 2**26
 """Logits that stand in memory at once, in float32 256 MB."""
 BLOCK = 128
@@ -41,7 +42,7 @@ class Batch(NamedTuple):
     input_ids: torch.Tensor  # (R, N)
     position_ids: torch.Tensor  # (R, N)
     ends: torch.Tensor | None  # (R, N), where each node's subtree closes; None: plain causal rows
-    at: torch.Tensor  # (S,) place in the flattened rows of the node that predicts each scored token
+    at: torch.Tensor  # (S,) place in the flattened rows of the node that predicts each scored token, or its own node
     targets: torch.Tensor  # (S,)
 
     @classmethod
@@ -56,10 +57,12 @@ class Batch(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """For each scored token its log-probability, and where asked for the entropy of its distribution; nats."""
+    """For each scored token its log-probability, and where asked for the entropy of its distribution, in nats, and the
+    hidden state that predicts it, as the head is given it."""
 
     logprobs: torch.Tensor  # (S,)
     entropies: torch.Tensor | None  # (S,), without gradient
+    hidden: torch.Tensor | None = None  # (S, width)
 
 
 class Layout(NamedTuple):
@@ -85,8 +88,11 @@ def layout_of(model: Any, recipe: TrainRecipe, *, longest: int) -> Layout:
     return Layout(recipe.row_tokens, recipe.trees, multiple)
 
 
-def lay_out(pieces: Sequence[Piece], layout: Layout) -> Batch:
-    """The rows of these sequences as tensors; one blank row where there are none."""
+def lay_out(pieces: Sequence[Piece], layout: Layout, *, own: bool = False) -> Batch:
+    """The rows of these sequences as tensors; one blank row where there are none.
+
+    `own`: the batch's places are those of the scored tokens themselves, not of the tokens before them.
+    """
     shared = layout.shared
     rows = rows_of(pieces, budget=layout.budget) if shared else [alone(*numbered) for numbered in enumerate(pieces)]
     rows = rows or [Row([0], [0], [1], {})]
@@ -95,7 +101,7 @@ def lay_out(pieces: Sequence[Piece], layout: Layout) -> Batch:
     at, targets = [], []
     for number, piece in enumerate(pieces):
         start, path = places[number]
-        at += [start + path[place - 1] for place in piece.scored]
+        at += [start + path[place if own else place - 1] for place in piece.scored]
         targets += [piece.ids[place] for place in piece.scored]
     blank = list(range(1, width + 1))
     return Batch(
@@ -114,20 +120,81 @@ def alone(number: int, piece: Piece) -> Row:
     return Row(list(piece.ids), list(range(size)), [size] * size, {number: list(range(size))})
 
 
-def score(model: Any, batch: Batch, *, temperature: float = 1.0, entropies: bool = False) -> Scores:
-    """Log-probabilities (of logits over `temperature`) of the batch's scored tokens under `model`, plain or wrapped."""
+def at_places(model: Any, batch: Batch, head: Any, read: Callable[[torch.Tensor, Batch], T]) -> T:
+    """What `read` makes of the hidden states (S, width) at the batch's places, where `model` would call its `head`.
+
+    Within the model's own forward pass, so that data-parallel and sharded wrappers have its weights at hand. The head
+    itself runs only where `read` calls it.
+    """
     device = next(model.parameters()).device
     batch = Batch.of({name: part.to(device) for name, part in batch.tensors().items()})
-    with head_at(model, batch, temperature=temperature, entropies=entropies) as found:
+    found: list[T] = []
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        found.append(read(hidden.reshape(-1, hidden.shape[-1])[batch.at], batch))
+        return hidden[..., :1]
+
+    head.forward = forward
+    try:
         model(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             attention_mask=attention(model, batch.ends),
             use_cache=False,
         )
+    finally:
+        del head.forward
     if not found:
         raise RecipeError(f"{type(inner(model)).__name__}: its output layer is never called as a module; {WAY_OUT}")
     return found[0]
+
+
+def score(
+    model: Any, batch: Batch, *, temperature: float = 1.0, entropies: bool = False, hidden: bool = False
+) -> Scores:
+    """Log-probabilities (of logits over `temperature`) of the batch's scored tokens under `model`, plain or wrapped."""
+    head = inner(model).get_output_embeddings()
+    plain = head.forward
+    config = inner(model).config.get_text_config()
+
+    def chunk(states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = finished(plain(states), config).float() / temperature
+        logprobs = -cross_entropy(logits, targets, reduction="none")
+        if not entropies:
+            return logprobs, logprobs.detach()
+        with torch.no_grad():
+            logs = logits.log_softmax(-1)
+            return logprobs, -(logs.exp() * logs).sum(-1)
+
+    def read(states: torch.Tensor, batch: Batch) -> Scores:
+        size = max(1, LOGITS // config.vocab_size)
+        if len(states) <= size:
+            parts = [chunk(states, batch.targets)]
+        else:
+            pairs = zip(states.split(size), batch.targets.split(size), strict=True)
+            parts = [checkpoint(chunk, *pair, use_reentrant=False) for pair in pairs]
+        logprobs, spread = (torch.cat(column) for column in zip(*parts, strict=True))
+        return Scores(logprobs, spread if entropies else None, states if hidden else None)
+
+    return at_places(model, batch, head, read)
+
+
+def rewards(model: Any, batch: Batch) -> torch.Tensor:
+    """What a sequence classifier of one label says at each of the batch's places, (S,): a reward, or a value.
+
+    A reward is read at a sequence's `last_places`, with `lay_out(..., own=True)`; a value before each token to be
+    drawn, where its log-probability is read too.
+    """
+    head = inner(model).score
+    plain = head.forward
+    return at_places(model, batch, head, lambda states, _: plain(states).float().squeeze(-1))
+
+
+def last_places(model: Any, pieces: Sequence[Piece]) -> list[Piece]:
+    """The same sequences, scored where `transformers` reads a reward: at the last token that is not the padding one."""
+    pad = inner(model).config.get_text_config().pad_token_id
+    lasts = (next((at for at in reversed(range(len(ids))) if ids[at] != pad), 0) for ids, _ in pieces)
+    return [Piece(piece.ids, [last]) for piece, last in zip(pieces, lasts, strict=True)]
 
 
 def attention(model: Any, ends: torch.Tensor | None) -> Any:
@@ -157,46 +224,6 @@ def within(ends: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor, torch.Te
         return (j <= i) & (i < ends[row, j])
 
     return allowed
-
-
-@contextmanager
-def head_at(model: Any, batch: Batch, *, temperature: float, entropies: bool) -> Iterator[list[Scores]]:
-    """Inside, the model's head computes the batch's scores, which it leaves in the list, and no logits.
-
-    Within the model's own forward pass, so that data-parallel and sharded wrappers have its weights at hand.
-    """
-    unwrapped = inner(model)
-    head = unwrapped.get_output_embeddings()
-    forward = head.forward
-    config = unwrapped.config.get_text_config()
-    found: list[Scores] = []
-
-    def chunk(hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = finished(forward(hidden), config).float() / temperature
-        logprobs = -cross_entropy(logits, targets, reduction="none")
-        if not entropies:
-            return logprobs, logprobs.detach()
-        with torch.no_grad():
-            logs = logits.log_softmax(-1)
-            return logprobs, -(logs.exp() * logs).sum(-1)
-
-    def scored(hidden: torch.Tensor) -> torch.Tensor:
-        chosen = hidden.reshape(-1, hidden.shape[-1])[batch.at]
-        size = max(1, LOGITS // config.vocab_size)
-        if len(chosen) <= size:
-            parts = [chunk(chosen, batch.targets)]
-        else:
-            pairs = zip(chosen.split(size), batch.targets.split(size), strict=True)
-            parts = [checkpoint(chunk, *pair, use_reentrant=False) for pair in pairs]
-        logprobs, spread = (torch.cat(column) for column in zip(*parts, strict=True))
-        found.append(Scores(logprobs, spread if entropies else None))
-        return hidden[:1, :1, :1]
-
-    head.forward = scored
-    try:
-        yield found
-    finally:
-        del head.forward
 
 
 def finished(logits: torch.Tensor, config: Any) -> torch.Tensor:
@@ -246,29 +273,45 @@ def check(model: Any, *, longest: int) -> None:
     off = difference(model)
     if not off < TOLERANCE:
         raise RecipeError(
-            f"{name}: a probe's tree and its sequences have log-probabilities {off:.2g} nats apart, so this model does "
+            f"{name}: a probe's tree and its sequences are {off:.2g} nats apart, so this model does "
             f"not follow a 4-D attention mask with positions; {WAY_OUT}"
         )
 
 
 def difference(model: Any) -> float:
-    """Largest difference of log-probabilities (nats) between a small tree and what the model itself makes of it."""
+    """Largest difference between a small tree and what the model itself makes of its sequences: of log-probabilities
+    (nats), or of a reward model's scores."""
     vocabulary = inner(model).config.get_text_config().vocab_size
-    device = next(model.parameters()).device
     trunk = [(7 * place + 3) % vocabulary for place in range(8)]
     leaves = [trunk + [(11 * place + 5 + leaf) % vocabulary for place in range(6)] for leaf in range(3)]
     pieces = [Piece(ids, range(1, len(ids))) for ids in (*leaves, [*leaves[0], 1 % vocabulary, 2 % vocabulary])]
+    probe = probe_logprobs if inner(model).get_output_embeddings() is not None else probe_rewards
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            tree = score(model, lay_out(pieces, Layout(64, multiple=BLOCK))).logprobs
-            alone = []
-            for ids in (torch.tensor(piece.ids, device=device) for piece in pieces):
-                logs = model(input_ids=ids[None], use_cache=False).logits[0].float().log_softmax(-1)
-                alone.append(logs[:-1].gather(1, ids[1:, None]).squeeze(1))
+            tree, alone = probe(model, pieces, Layout(64, multiple=BLOCK))
     except (ValueError, TypeError, IndexError, RuntimeError) as error:
         raise RecipeError(f"{type(inner(model)).__name__}: refuses the mask of a tree ({error}); {WAY_OUT}") from error
     finally:
         model.train(was_training)
-    return float((tree - torch.cat(alone)).abs().max())
+    return float((tree - alone).abs().max())
+
+
+def probe_logprobs(model: Any, pieces: Sequence[Piece], layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of these sequences as a tree, and from the model's own logits of each."""
+    device = next(model.parameters()).device
+    alone = []
+    for ids in (torch.tensor(piece.ids, device=device) for piece in pieces):
+        logs = model(input_ids=ids[None], use_cache=False).logits[0].float().log_softmax(-1)
+        alone.append(logs[:-1].gather(1, ids[1:, None]).squeeze(1))
+    return score(model, lay_out(pieces, layout)).logprobs, torch.cat(alone)
+
+
+def probe_rewards(model: Any, pieces: Sequence[Piece], layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same of a reward model's scores."""
+    device = next(model.parameters()).device
+    alone = [
+        model(input_ids=torch.tensor([piece.ids], device=device), use_cache=False).logits[0].float() for piece in pieces
+    ]
+    return rewards(model, lay_out(last_places(model, pieces), layout, own=True)), torch.cat(alone)

@@ -1,6 +1,7 @@
 """`askwell train --method sft`: imitate the expert's next utterance or the stop marker; or whole conversations.
 
-Reads the Turn records of `askwell label` (with `loss: all`, the Conversation records of `askwell ingest`) and a model.
+Reads the Turn records of `askwell label` (with `loss: all`, the Conversation records of `askwell ingest`; with
+`questions`, the QuestionSet records of `askwell synthesize`, a row for all questions after one context) and a model.
 Writes metrics.jsonl, one line a step, and checkpoint/. Works under `torchrun` (and `accelerate launch`, which on CPUs
 starts one process whatever it is told): only the main process holds the run directory; the others call `run` with a
 Run of the same path and leave the records and the policy to it.
@@ -29,7 +30,13 @@ CHARACTERS = 4
 def plan(recipe: TrainRecipe) -> dict[str, object]:
     """Rows, steps, and what can be told of tokens and parameters without loading torch or a model."""
     counts: Counter[str] = Counter()
-    if recipe.loss == "all":
+    if recipe.questions:
+        sizes = [
+            sum(len(text) for text in (*(message.content for message in record.context), *said))
+            for record, places in reading.questions(recipe, counts)
+            if (said := [record.candidates[place].text for place in places])
+        ]
+    elif recipe.loss == "all":
         sizes = [sum(len(message.content) for message in row.messages) for row in reading.conversations(recipe, counts)]
     else:
         sizes = characters(reading.turns(recipe, counts))
@@ -52,10 +59,12 @@ def run(recipe: TrainRecipe, run: Run) -> dict[str, object]:
         texts = [message.content for messages in reading.dialogues(recipe) for message in messages]
         policy = weights.create(recipe.scratch, texts, stop_marker=recipe.stop_marker, seed=recipe.seed)
     else:
-        policy = weights.load(recipe.model, lora=recipe.lora, trainable=True)
+        policy = weights.load(recipe.model, lora=recipe.lora, trainable=True, seed=recipe.seed)
     prompt = rendering.system_prompt(recipe.prompt, stop_marker=recipe.stop_marker)
     limits = {"prompt": prompt, "max_tokens": recipe.max_tokens, "counts": counts}
-    if recipe.loss == "all":
+    if recipe.questions:
+        rows = examples.of_questions(reading.questions(recipe, counts), policy.tokenizer, **limits)
+    elif recipe.loss == "all":
         rows = examples.of_conversations(reading.conversations(recipe, counts), policy.tokenizer, **limits)
     else:
         rows = examples.of_turns(
