@@ -48,7 +48,7 @@ def evaluated(tmp_path):
                 )
     jsonl.write(folder / "replies.jsonl", sets)
     jsonl.write(folder / "records.jsonl", judged)
-    (folder / "recipe.json").write_text(json.dumps({"command": "evaluate questions"}))
+    (folder / "recipe.json").write_text(json.dumps({"command": "evaluate questions", "stop_marker": "<stop />"}))
     (folder / "manifest.json").write_text("{}")
     tests = [
         Screening(

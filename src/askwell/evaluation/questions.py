@@ -103,7 +103,7 @@ def run(
     report = question_report.build(recipe, sets, comparisons, second)
     runs.write_json(run.report, report)
     runs.write_text(run.path / "report.md", question_report.markdown(report, sets, comparisons, recipe))
-    for spool in (*run.path.glob("*.spool"), *(run.path / "drawn").glob("*.spool")):
+    for spool in run.path.rglob("*spool.jsonl"):
         spool.unlink()
     return report["counts"]
 
@@ -149,7 +149,7 @@ def replies(
             work,
             run,
             name="judge",
-            spool="choices.spool",
+            spool="choices.spool.jsonl",
             noun="choices",
             transport=reached.get("judge"),
         )
@@ -191,7 +191,7 @@ def judged(
             comparing.compared,
             run,
             name=name,
-            spool=f"{name}.spool",
+            spool="spool.jsonl" if name == "judge" else f"{name}.spool.jsonl",
             noun="comparisons",
             transport=reached.get(name),
         )

@@ -11,6 +11,7 @@ network, keeps what was filled in, and saves it as that spreadsheet. JSONL would
 
 import csv
 import io
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -75,9 +76,9 @@ def counts_of(found: Sequence[SheetItem], recipe: ReviewSampleRecipe) -> dict[st
 def items(recipe: ReviewSampleRecipe) -> list[SheetItem]:
     """All items of all sheets, in their order there."""
     draw = Random(recipe.seed)
-    eligible = [
-        (row, said) for row in jsonl.read(recipe.input / "replies.jsonl", ReplySet) if len(said := fit(row)) > 1
-    ]
+    marker = json.loads((recipe.input / "recipe.json").read_text(encoding="utf-8"))["stop_marker"]
+    sets = jsonl.read(recipe.input / "replies.jsonl", ReplySet)
+    eligible = [(row, said) for row in sets if len(said := fit(row, marker)) > 1]
     if not eligible:
         raise DataError(f"{recipe.input}: no context at which two systems say different things; nothing to rank")
     chosen = draw.sample(eligible, min(recipe.contexts, len(eligible)))
@@ -100,11 +101,11 @@ def items(recipe: ReviewSampleRecipe) -> list[SheetItem]:
     ]
 
 
-def fit(row: ReplySet) -> dict[str, tuple[str, ...]]:
+def fit(row: ReplySet, stop_marker: str) -> dict[str, tuple[str, ...]]:
     """The different questions at a context, each with the systems that ask it; what stops or is empty asks nothing."""
     said: dict[str, tuple[str, ...]] = {}
     for name, reply in row.replies.items():
-        parsed = parse(reply)
+        parsed = parse(reply, stop_marker)
         text = " ".join(parsed.text.split())
         if parsed.decision == "continue" and any(character.isalpha() for character in text):
             said[text] = (*said.get(text, ()), name)
