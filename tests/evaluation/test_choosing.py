@@ -5,9 +5,13 @@ import json
 import pytest
 import torch
 
-from askwell import rendering, weights
+from askwell import jsonl, rendering, runs, weights
+from askwell.evaluation import questions
 from askwell.evaluation.choosing import best_by_reward
-from askwell.records import Message, ReplySet
+from askwell.llm.transport import InProcess
+from askwell.mock_endpoint import MockEndpoint
+from askwell.recipes import EvaluateQuestionsRecipe
+from askwell.records import Message, Reply, ReplySet, Thread
 from local_examples import babbler
 
 TEXTS = ["a b c", "c b", "b", "a a a c", ""]
@@ -49,3 +53,43 @@ def test_what_does_not_fit_has_no_best(model):
     room = weights.load_reward(str(model)).model.config.max_position_embeddings
     sets = [ReplySet(id=id, group="g", context=(Message(role="user", content="a"),), replies={}) for id in "xy"]
     assert best_by_reward(model, sets, [["a", "b " * 3 * room], ["a"]]) == [None, 0]
+
+
+def test_a_checkpoint_of_this_machine_takes_part_with_the_best_of_its_samples(model, tmp_path):
+    """Drawn in this process, chosen by the reward model; the judge sees one of them."""
+    rows = [
+        Thread(
+            id=f"t{i}",
+            conversation_id=f"t{i}",
+            group=f"g{i}",
+            split="test",
+            source="askdocs",
+            context=(Message(role="user", content=f"a b {i}"),),
+            question="c?",
+        )
+        for i in range(5)
+    ]
+    (tmp_path / "threads").mkdir()
+    jsonl.write(tmp_path / "threads" / "records.jsonl", rows)
+    (tmp_path / "threads" / "recipe.json").write_text(json.dumps({"command": "ingest", "source": "askdocs"}))
+    (tmp_path / "threads" / "manifest.json").write_text("{}")
+    system = {"policy": str(model.parent / "policy"), "samples": 3, "temperature": 1, "max_new_tokens": 6}
+    recipe = EvaluateQuestionsRecipe.model_validate(
+        {
+            "input": tmp_path / "threads",
+            "output": tmp_path / "out",
+            "systems": {"small": {**system, "reward_model": model}},
+            "judge": {"model": "mock"},
+            "batch": 2,
+        }
+    )
+    tie = MockEndpoint(lambda body: json.dumps({"reason": "either", "verdict": "tie"}))
+    with runs.start(recipe, "evaluate questions") as run:
+        questions.run(recipe, run, {"judge": InProcess(tie.send)})
+    sets = list(jsonl.read(tmp_path / "out" / "replies.jsonl", ReplySet))
+    drawn = list(jsonl.read(tmp_path / "out" / "drawn" / "small.jsonl", Reply))
+    assert [(reply.turn_id, reply.sample) for reply in drawn] == [(f"t{i}", k) for i in range(5) for k in range(3)]
+    samples = [[reply.text for reply in drawn if reply.turn_id == row.id] for row in sets]
+    best = best_by_reward(model, sets, samples)
+    assert [row.replies["small"] for row in sets] == [texts[place] for texts, place in zip(samples, best, strict=True)]
+    assert any(best) and {row.replies["human"] for row in sets} == {"c?"}
