@@ -30,6 +30,8 @@ def test_the_page_shows_every_record_that_a_stage_writes():
         "QuestionSet",
         "ReplySet",
         "Comparison",
+        "Screening",
+        "SheetItem",
         "Case",
         "Episode",
     ]

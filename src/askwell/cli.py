@@ -40,6 +40,8 @@ COMMANDS = {
     "evaluate turns": Command(recipes.EvaluateTurnsRecipe, "askwell.evaluation.turns"),
     "evaluate questions": Command(recipes.EvaluateQuestionsRecipe, "askwell.evaluation.questions"),
     "evaluate interviews": Command(recipes.EvaluateInterviewsRecipe, "askwell.evaluation.interviews"),
+    "review sample": Command(recipes.ReviewSampleRecipe, "askwell.evaluation.ranking_sheets"),
+    "review read": Command(recipes.ReviewReadRecipe, "askwell.evaluation.rankings"),
     "study demo": Command(recipes.StudyDemoRecipe, "askwell.studies.demo"),
     "study alfa": Command(recipes.StudyAlfaRecipe, "askwell.studies.alfa"),
     "study learn-to-ask": Command(recipes.StudyRecipe, "askwell.studies.learn_to_ask"),

@@ -268,6 +268,38 @@ class Comparison(Record):
     unscored: str | None = None
 
 
+class Screening(Record):
+    """A context whose best question is known (its place): who does not rank it first has not read, or does not know."""
+
+    id: str
+    context: tuple[Message, ...]
+    questions: tuple[str, ...] = Field(min_length=2)
+    best: int = Field(ge=0)
+    points: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _best_is_a_question(self) -> Self:
+        if self.best >= len(self.questions):
+            raise ValueError(f"{self.id}: best {self.best} is beyond the {len(self.questions)} questions, from 0")
+        return self
+
+
+class SheetItem(Record):
+    """A context on a rater's sheet: what stands behind each letter. For screening `best` is the letter to rank first
+    and `points` what that is worth; `reply_set_id` is then the screening's id."""
+
+    sheet: int
+    item: int
+    reply_set_id: str
+    group: str = ""
+    context: tuple[Message, ...]
+    questions: dict[str, str]
+    systems: dict[str, tuple[str, ...]] = {}
+    """By letter; several where they say the same."""
+    best: str = ""
+    points: int = 0
+
+
 class Exchange(Record):
     """One question of an interview with its answer, and what the decision maker would say now.
 

@@ -261,6 +261,7 @@ OVERALL, CLARITY = attributes.load("overall"), attributes.load("clarity")
         ({"systems": {"a b": {"policy": "x"}}}, "it names a file"),
         ({"systems": {"x": {"policy": "x", "run": "y"}}}, "one of policy, endpoint and run; given: policy, run"),
         ({"systems": {"x": {"policy": "x", "samples": 4}}}, "at temperature 0 are all the same"),
+        ({"systems": {"x": {"policy": "x", "reward_model": "r"}}}, "there is nothing to choose; give `samples`"),
         ({"reference": "sft"}, "reference 'sft' is no system; systems: human, good"),
         ({"second_judge": {"model": "mock"}}, "which agrees with itself"),
         ({"systems": {"human": {"policy": "x"}}}, "each named once"),

@@ -37,6 +37,9 @@ def inputs(recipe: EvaluateQuestionsRecipe) -> list[Path]:
         if system.run is not None:
             systems.command_of(system.run, known=("ingest", "evaluate turns", "evaluate questions"))
             paths.append(system.run)
+        if system.reward_model is not None:
+            runs.require(system.reward_model, made_by="askwell train")
+            paths.append(system.reward_model)
         if system.prompt:
             paths.append(prompt_file(system.prompt))
         if system.policy and (policy := Path(system.policy)).exists():
@@ -59,7 +62,8 @@ def plan(recipe: EvaluateQuestionsRecipe) -> dict[str, object]:
     sets = systems.contexts(recipe)
     judgements = len(sets) * len(couples(recipe)) * len(recipe.attributes)
     to_draw = sum(len(sets) * system.samples for system in recipe.systems.values() if system.run is None)
-    choices = sum(len(sets) * (system.samples - 1) for system in recipe.systems.values())
+    chosen_by_judge = (system for system in recipe.systems.values() if system.reward_model is None)
+    choices = sum(len(sets) * (system.samples - 1) for system in chosen_by_judge)
     return {
         "contexts": len(sets),
         "groups": len({row.group for row in sets}),
@@ -99,7 +103,7 @@ def run(
     report = question_report.build(recipe, sets, comparisons, second)
     runs.write_json(run.report, report)
     runs.write_text(run.path / "report.md", question_report.markdown(report, sets, comparisons, recipe))
-    for spool in (*run.path.glob("*.spool"), *(run.path / "drawn").glob("*.spool")):
+    for spool in run.path.rglob("*spool.jsonl"):
         spool.unlink()
     return report["counts"]
 
@@ -107,7 +111,8 @@ def run(
 def replies(
     recipe: EvaluateQuestionsRecipe, attribute: Attribute, run: runs.Run, reached: Mapping[str, Transport]
 ) -> list[ReplySet]:
-    """The contexts with what every system says there; of several samples, what the judge finds best."""
+    """The contexts with what every system says there; of several samples, what its reward model or the judge finds
+    best."""
     sets = systems.contexts(recipe)
     drawn = {name: systems.drawn(name, recipe, sets, run, reached.get(name)) for name in recipe.systems}
     said = {name: {id: texts[0] for id, texts in found.samples.items()} for name, found in drawn.items()}
@@ -116,8 +121,22 @@ def replies(
         (name, row)
         for name, system in recipe.systems.items()
         for row in sets
-        if system.samples > 1 and row.id in drawn[name].samples
+        if system.samples > 1 and system.reward_model is None and row.id in drawn[name].samples
     ]
+    for name, system in recipe.systems.items():
+        if system.reward_model is not None:
+            from askwell.evaluation.choosing import best_by_reward  # torch
+
+            there = [row for row in sets if row.id in drawn[name].samples]
+            samples = [drawn[name].samples[row.id] for row in there]
+            for row, texts, place in zip(
+                there, samples, best_by_reward(system.reward_model, there, samples), strict=True
+            ):
+                if place is None:
+                    del said[name][row.id]
+                    missing[name][row.id] = "too long for the reward model"
+                else:
+                    said[name][row.id] = texts[place]
 
     async def work(client: Client, item: tuple[str, ReplySet]) -> int:
         name, row = item
@@ -130,7 +149,7 @@ def replies(
             work,
             run,
             name="judge",
-            spool="choices.spool",
+            spool="choices.spool.jsonl",
             noun="choices",
             transport=reached.get("judge"),
         )
@@ -172,7 +191,7 @@ def judged(
             comparing.compared,
             run,
             name=name,
-            spool=f"{name}.spool",
+            spool="spool.jsonl" if name == "judge" else f"{name}.spool.jsonl",
             noun="comparisons",
             transport=reached.get(name),
         )

@@ -158,7 +158,7 @@ def asked(
         return [answer.text for answer in answers]
 
     outcomes = through(
-        endpoint, sets, work, run, name=name, spool=f"drawn/{name}.spool", noun="replies", transport=transport
+        endpoint, sets, work, run, name=name, spool=f"drawn/{name}.spool.jsonl", noun="replies", transport=transport
     )
     samples: dict[str, list[str]] = {}
     missing: dict[str, str] = {}

@@ -12,6 +12,7 @@ from askwell.recipes.evaluation import EvaluateInterviewsRecipe, EvaluateQuestio
 from askwell.recipes.fields import Fold, Recipe, Section, StopMarker, bounds, essential
 from askwell.recipes.merging import MergeRecipe
 from askwell.recipes.parsing import field_names, override, read_recipe, resolve, scalar, section_of
+from askwell.recipes.review import ReviewReadRecipe, ReviewSampleRecipe
 from askwell.recipes.studies import AlfaRow, StudyAlfaRecipe, StudyDemoRecipe, StudyRecipe, StudyRow
 from askwell.recipes.synthesis import ProposeRecipe, SynthesizeRecipe
 from askwell.recipes.training import (
@@ -56,6 +57,8 @@ __all__ = [
     "Prices",
     "ProposeRecipe",
     "Recipe",
+    "ReviewReadRecipe",
+    "ReviewSampleRecipe",
     "Reward",
     "RewardModels",
     "Rollouts",

@@ -68,7 +68,10 @@ class System(Section):
     prompt: str = ""
     """System prompt of a policy or an endpoint: a file of `askwell/texts/prompts` by name, or empty for none."""
     samples: int = Field(default=1, ge=1)
-    """Replies drawn at each context; of several, the judge chooses the best by the first attribute (best of n)."""
+    """Replies drawn at each context; of several the best is taken (best of n)."""
+    reward_model: Path | None = None
+    """Run directory of `askwell train --method reward` that chooses among samples; unset: the judge, by the first
+    attribute, so that what it chooses pleases it."""
     temperature: float = Field(default=0.0, ge=0)
     """Sampling temperature of a policy; 0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -81,6 +84,8 @@ class System(Section):
         given = [name for name in ("policy", "endpoint", "run") if getattr(self, name)]
         if len(given) != 1:
             raise ValueError(f"a system is one of policy, endpoint and run; given: {', '.join(given) or 'none'}")
+        if self.reward_model is not None and self.samples == 1:
+            raise ValueError("reward_model: among one sample there is nothing to choose; give `samples`")
         if self.run is not None and self.samples > 1:
             raise ValueError(f"samples {self.samples}: of another run's replies there is nothing to draw; leave it out")
         drawn = self.temperature if self.endpoint is None else self.endpoint.temperature
