@@ -54,7 +54,7 @@ STAGES = {
     ),
     "clinic logs": "clinic logs --conversations 500",
     "grader": "grader --input {given}/conversations",
-    "interviews": "evaluate interviews --policy clinic:myopic --cases 60",
+    "interviews": "evaluate interviews --policy clinic:myopic --limit 60",
 }
 
 

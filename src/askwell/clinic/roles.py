@@ -14,6 +14,7 @@ from functools import lru_cache
 from random import Random
 from typing import Any, ClassVar
 
+from askwell.clinic.interviewing import Interviewing
 from askwell.clinic.knowledge import World
 from askwell.clinic.language import Oracle, sentences
 from askwell.llm import prompts
@@ -27,13 +28,18 @@ Body = dict[str, Any]
 class Roles:
     """The clinic's answers. `errors` maps a role (the name of its prompt) to the share of requests it gets wrong."""
 
-    NAMES: ClassVar[tuple[str, ...]] = ("extract_dialogue", "extract_turn", "grade")
+    NAMES: ClassVar[tuple[str, ...]] = (
+        *("extract_dialogue", "extract_turn", "grade"),
+        *("patient_direct", "patient_instruct", "patient_facts", "decide"),
+        *("abstain_binary", "abstain_numerical", "abstain_cutoff", "abstain_implicit", "abstain_scale"),
+    )
 
     def __init__(self, world: World, *, errors: Mapping[str, float] | None = None, seed: int = 0) -> None:
         self.world, self.oracle, self.seed = world, Oracle(world), seed
         self.errors = dict(errors or {})
         played: tuple[Callable[[list[str], Random | None], object], ...] = (self.extract, self.extract, self.grade)
-        self.roles = dict(zip(self.NAMES, played, strict=True))
+        self.interviewing = Interviewing(world, self.oracle)
+        self.roles = dict(zip(self.NAMES, (*played, *self.interviewing.roles.values()), strict=True))
         # Up to its first field, a prompt's first part is the same in every request.
         self._known = {prompts.FIELD.split(prompts.load(name).system)[0]: name for name in self.roles}
         self._told = lru_cache(maxsize=REMEMBERED)(self._read_told)
@@ -44,9 +50,12 @@ class Roles:
         messages = body["messages"]
         name = next((name for start, name in self._known.items() if messages[0]["content"].startswith(start)), None)
         if name is None:
+            if (question := self.interviewing.ask(messages)) is not None:
+                return question
             return "I play the roles of a simulated clinic and do not know this one."
         parts = [text for _, text in FENCED.findall(messages[1]["content"])]
-        return json.dumps(self.roles[name](parts, self.wrong(name, parts)))
+        answer = self.roles[name](parts, self.wrong(name, parts))
+        return answer if isinstance(answer, str) else json.dumps(answer)
 
     def wrong(self, role: str, parts: list[str]) -> Random | None:
         """Where this request is one that the role gets wrong: the draw of how. The same request, the same mistake."""

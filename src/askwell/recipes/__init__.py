@@ -8,8 +8,9 @@ and `docs/cli.md` print it. Values are validated once, here; stages trust them.
 from askwell.recipes.clinic import ClinicLogsRecipe, ClinicServeRecipe, ClinicThreadsRecipe
 from askwell.recipes.data import ContrastRecipe, IngestRecipe, LabelRecipe, Shares
 from askwell.recipes.endpoint import CLINIC, LOCAL, Caps, Endpoint, Prices
-from askwell.recipes.evaluation import EvaluateInterviewsRecipe, EvaluateTurnsRecipe
+from askwell.recipes.evaluation import EvaluateTurnsRecipe
 from askwell.recipes.fields import Fold, Recipe, Section, StopMarker, bounds, essential
+from askwell.recipes.interviews import Abstention, CasesReadRecipe, CompareRecipe, EvaluateInterviewsRecipe, Patient
 from askwell.recipes.parsing import field_names, override, read_recipe, resolve, scalar, section_of
 from askwell.recipes.studies import StudyDemoRecipe, StudyRecipe, StudyRow
 from askwell.recipes.training import Dpo, GraderRecipe, Lora, Optimizer, Reward, Rollouts, ScratchModel, TrainRecipe
@@ -17,10 +18,13 @@ from askwell.recipes.training import Dpo, GraderRecipe, Lora, Optimizer, Reward,
 __all__ = [
     "CLINIC",
     "LOCAL",
+    "Abstention",
     "Caps",
+    "CasesReadRecipe",
     "ClinicLogsRecipe",
     "ClinicServeRecipe",
     "ClinicThreadsRecipe",
+    "CompareRecipe",
     "ContrastRecipe",
     "Dpo",
     "Endpoint",
@@ -32,6 +36,7 @@ __all__ = [
     "LabelRecipe",
     "Lora",
     "Optimizer",
+    "Patient",
     "Prices",
     "Recipe",
     "Reward",
