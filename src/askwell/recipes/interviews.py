@@ -40,8 +40,10 @@ class Patient(Section):
     """Whose model answers, for `direct`, `instruct` and `facts`."""
     most: int | None = Field(default=None, ge=1)
     """Facts that one answer of `facts` or `lexical` gives at most; unset: all that answer it."""
-    overlap: float = Field(default=0.3, gt=0, le=1)
-    """For `lexical`: cosine of a fact's and a question's words, weighed by rarity, from which the fact answers it."""
+    overlap: float = Field(default=0.2, gt=0, le=1)
+    """For `lexical`: cosine of a fact's and a question's words, weighed by rarity, from which the fact answers it. At
+    0.2 a fact of the own case answers 84 % of the 620 questions that doctors ask in MediQ-AskDocs, one of another case
+    13 %; at 0.3 it is 73 % and 6 %."""
     withholds: float = Field(default=0.0, ge=0, le=1)
     """Share of questions at which the patient says that they cannot answer, though they may know."""
     rambles: float = Field(default=0.0, ge=0, le=1)
