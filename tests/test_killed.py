@@ -54,7 +54,12 @@ STAGES = {
     ),
     "clinic logs": "clinic logs --conversations 500",
     "grader": "grader --input {given}/conversations",
-    "interviews": "evaluate interviews --policy clinic:myopic --cases 60",
+    "interviews": "evaluate interviews --policy clinic:myopic --limit 60",
+    "interviews by endpoints": (
+        "evaluate interviews --limit 24 --most 6 --asker.base_url clinic: --asker.model clinic "
+        "--decision.base_url clinic: --decision.model clinic --abstention.rule scale "
+        "--patient.kind facts --patient.endpoint.base_url clinic: --patient.endpoint.model clinic"
+    ),
 }
 
 
@@ -68,7 +73,7 @@ def test_a_killed_stage_ends_with_the_records_of_an_undisturbed_one(given, stage
     killed = tmp_path / "apart" / "killed"
     run_killed(askwell(*arguments, killed), within=within, kills=4 if within < 3 else 2, rng=random.Random(stage))
     assert (killed / "manifest.json").exists()
-    for name in ("records.jsonl", "logs.jsonl", "report.json"):
+    for name in ("records.jsonl", "logs.jsonl", "report.json", "cases.jsonl", "unscored.jsonl"):
         assert (killed / name).exists() == (tmp_path / "undisturbed" / name).exists()
         if (killed / name).exists():
             assert (killed / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()

@@ -28,6 +28,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "ingest": Command(recipes.IngestRecipe, "askwell.sources.ingest"),
     "label": Command(recipes.LabelRecipe, "askwell.labelling.hindsight"),
+    "cases read": Command(recipes.CasesReadRecipe, "askwell.sources.cases"),
     "clinic logs": Command(recipes.ClinicLogsRecipe, "askwell.clinic.logs"),
     "clinic threads": Command(recipes.ClinicThreadsRecipe, "askwell.clinic.threads"),
     "clinic serve": Command(recipes.ClinicServeRecipe, "askwell.clinic.serve"),
@@ -40,6 +41,7 @@ COMMANDS = {
     "evaluate turns": Command(recipes.EvaluateTurnsRecipe, "askwell.evaluation.turns"),
     "evaluate questions": Command(recipes.EvaluateQuestionsRecipe, "askwell.evaluation.questions"),
     "evaluate interviews": Command(recipes.EvaluateInterviewsRecipe, "askwell.evaluation.interviews"),
+    "evaluate compare": Command(recipes.CompareRecipe, "askwell.evaluation.comparison"),
     "review sample": Command(recipes.ReviewSampleRecipe, "askwell.evaluation.ranking_sheets"),
     "review read": Command(recipes.ReviewReadRecipe, "askwell.evaluation.rankings"),
     "study demo": Command(recipes.StudyDemoRecipe, "askwell.studies.demo"),
@@ -127,10 +129,19 @@ def command_of(arguments: list[str]) -> tuple[str, list[str]]:
 def parse(name: str, arguments: list[str]) -> Recipe:
     """The recipe of a call: its file, if one is named first, with the flags over it."""
     values: dict[str, Any] = {}
-    if arguments and not arguments[0].startswith("-"):
+    if arguments and not arguments[0].startswith("-") and not named(name, arguments[0]):
         values = recipes.read_recipe(Path(arguments[0]), name)
         arguments = arguments[1:]
+    for field in COMMANDS[name].recipe.positional:
+        if arguments and not arguments[0].startswith("-"):
+            values[field] = arguments[0]
+            arguments = arguments[1:]
     return recipes.resolve(COMMANDS[name].recipe, recipes.override(values, arguments))
+
+
+def named(name: str, word: str) -> bool:
+    """Whether the first word of a call is a field that needs no flag, not a recipe."""
+    return bool(COMMANDS[name].recipe.positional) and Path(word).suffix not in (".yaml", ".yml", ".json")
 
 
 def print_counts(counts: dict[str, object]) -> None:
@@ -162,10 +173,11 @@ def summary(recipe: type[Recipe]) -> str:
 def usage(name: str) -> str:
     """What `askwell COMMAND --help` prints: every field with its type, default and description."""
     recipe = COMMANDS[name].recipe
+    bare = "".join(f" [{field.upper()}]" for field in recipe.positional)
     lines = [
         f"askwell {name}: {summary(recipe)}",
         "",
-        f"usage: askwell {name} [recipe.yaml] [--field value ...] [--dry-run]",
+        f"usage: askwell {name} [recipe.yaml]{bare} [--field value ...] [--dry-run]",
         "",
     ]
     for field, kind, default, text in fields(recipe):

@@ -303,19 +303,27 @@ class SheetItem(Record):
 class Exchange(Record):
     """One question of an interview with its answer, and what the decision maker would say now.
 
-    `revealed` names the facts that the answer states; `choice` one of the case's options, with the decision maker's
-    confidence in it, in [0, 1].
+    `revealed` names the facts that the answer states, `invented` counts statements that are in no record and were left
+    out of it. `choice` is one of the case's options, with the decision maker's confidence in it, in [0, 1]: None where
+    it gave none that could be read. `sure` is how sure the abstention rule was after this answer, in its own unit.
     """
 
     question: str
     answer: str
     revealed: tuple[str, ...] = ()
-    choice: str
-    confidence: float = Field(ge=0, le=1)
+    choice: str | None = None
+    confidence: float | None = Field(default=None, ge=0, le=1)
+    sure: float | None = None
+    invented: int = Field(default=0, ge=0)
+    manner: Literal["withheld", "rambled", "unsure"] | None = None
+    """How a patient with habits answered, where not plainly."""
 
 
 class Case(Record):
-    """Somebody to interview: what they say unasked, the facts about them, and the options of which one is true."""
+    """Somebody to interview: what they say unasked, the facts about them, and the options of which one is true.
+
+    `record` is all that is known in running text; empty where the facts are all there is.
+    """
 
     id: str
     group: str
@@ -325,6 +333,7 @@ class Case(Record):
     inquiry: str
     options: dict[str, str]
     answer: str
+    record: str = ""
 
     @model_validator(mode="after")
     def _answer_is_an_option(self) -> Self:
@@ -333,11 +342,27 @@ class Case(Record):
         return self
 
 
+class Usage(Record):
+    """What the calls of one role took in an interview, by the endpoint's own count; where it gave none, nothing."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+
+
 class Episode(Record):
-    """An interview that took place. `first_choice` is what the decision maker would say without any question."""
+    """An interview that took place. `first_choice` is what the decision maker would say without any question.
+
+    A choice is None where it could not be read: unscored, never wrong. `unread` counts such choices and verdicts.
+    """
 
     case_id: str
     exchanges: tuple[Exchange, ...]
-    first_choice: str
-    decision: str
-    end: Literal["stopped", "most questions"]
+    first_choice: str | None = None
+    decision: str | None = None
+    end: Literal["stopped", "most questions", "no question"]
+    first_confidence: float | None = Field(default=None, ge=0, le=1)
+    first_sure: float | None = None
+    unread: dict[str, int] = {}
+    usage: dict[str, Usage] = {}

@@ -119,7 +119,7 @@ def test_the_reference_reads_the_conversation_and_asks_what_it_does_not_know(wor
 
 
 def evaluated(tmp_path, **fields):
-    recipe = recipes.EvaluateInterviewsRecipe(output=tmp_path / "run", **{"cases": 30, "most": 6, **fields})
+    recipe = recipes.EvaluateInterviewsRecipe(output=tmp_path / "run", **{"limit": 30, "most": 6, **fields})
     with runs.start(recipe, "evaluate interviews", inputs=stage.inputs(recipe)) as run:
         counts = stage.run(recipe, run)
         run.finish(counts)
@@ -131,18 +131,18 @@ def test_a_run_leaves_episodes_and_a_report_with_its_bounds(tmp_path):
     episodes = list(runs.records_of(tmp_path / "run", Episode, made_by="askwell evaluate interviews"))
     assert len(episodes) == 30 and counts["questions"] == sum(len(episode.exchanges) for episode in episodes)
     report = (tmp_path / "run" / "report.md").read_text()
-    assert "clinic:reference" in report and "Everything known" in report and "invented world" in report
+    assert "clinic:reference" in report and "everything known" in report and "invented world" in report
 
 
 def test_asking_well_beats_asking_at_random(tmp_path):
-    well = evaluated(tmp_path / "well", policy="clinic:reference", cases=80)
-    badly = evaluated(tmp_path / "badly", policy="clinic:random", cases=80)
+    well = evaluated(tmp_path / "well", policy="clinic:reference", limit=80)
+    badly = evaluated(tmp_path / "badly", policy="clinic:random", limit=80)
     assert well["accuracy"] > badly["accuracy"] + 0.05 and well["mean questions"] < badly["mean questions"]
 
 
 def test_better_experts_ask_better(tmp_path):
     found = {
-        name: evaluated(tmp_path / name, policy=f"clinic:{name}", cases=60, most=12) for name in ("expert", "novice")
+        name: evaluated(tmp_path / name, policy=f"clinic:{name}", limit=60, most=12) for name in ("expert", "novice")
     }
     assert found["expert"]["accuracy"] > found["novice"]["accuracy"]
     assert found["novice"]["mean questions"] <= SKILLS["novice"].most

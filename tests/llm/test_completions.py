@@ -4,6 +4,7 @@ from email.utils import format_datetime
 
 import pytest
 from llm_examples import Verdict, endpoint_of, question
+from pydantic import BaseModel
 
 from askwell.llm import chat
 from askwell.llm.chat import Answer, Failure, Request
@@ -123,3 +124,16 @@ def test_half_a_character_is_sent_as_an_escape():
 
 def test_an_error_quotes_little_of_a_long_page():
     assert len(chat.read(500, {}, b"<html>" * 10_000).detail) < 250
+
+
+def test_a_schema_keeps_the_order_of_its_fields_in_what_is_sent():
+    """Decoding that is held to a schema writes the fields in its order: the reason must stand before the verdict."""
+
+    class Zealous(BaseModel):
+        reason: str
+        a_verdict: bool
+
+    fields = chat.settings(endpoint_of(), Zealous, "json_schema")
+    body = chat.body_of(fields, Request(({"role": "user", "content": "hello"},), Zealous))
+    schema = json.loads(body)["response_format"]["json_schema"]["schema"]
+    assert list(schema["properties"]) == schema["required"] == ["reason", "a_verdict"]

@@ -34,8 +34,7 @@ class PairJudge:
         name = self._names.get(criterion.split("\n", 1)[0], "overall")
         context = messages_in(conversation)
         one, other = (self.worth(context, text, name) for text in (first, second))
-        known = one is not None and other is not None
-        ahead = one - other if known else 0.0
+        ahead = 0.0 if one is None or other is None else one - other
         verdict: Verdict = "tie" if abs(ahead) < EQUAL else "first" if ahead > 0 else "second"
         return verdict, f"by {name}: the first {told(one)}, the second {told(other)}"
 

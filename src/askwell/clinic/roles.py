@@ -17,6 +17,7 @@ from random import Random
 from typing import Any, ClassVar
 
 from askwell.clinic.comparing import PairJudge, biased
+from askwell.clinic.interviewing import Interviewing
 from askwell.clinic.knowledge import World
 from askwell.clinic.language import Oracle, sentences
 from askwell.clinic.quality import Quality
@@ -35,15 +36,10 @@ class Roles:
     `biases` what the judge of pairs falls for (`comparing.BIASES`) to how often it does."""
 
     NAMES: ClassVar[tuple[str, ...]] = (
-        "extract_dialogue",
-        "extract_turn",
-        "grade",
-        "compare",
-        "rewrite",
-        "enhance",
-        "corrupt",
-        "rank",
-        "propose",
+        *("extract_dialogue", "extract_turn", "grade", "compare"),
+        *("rewrite", "enhance", "corrupt", "rank", "propose"),
+        *("patient_direct", "patient_instruct", "patient_facts", "decide"),
+        *("abstain_binary", "abstain_numerical", "abstain_cutoff", "abstain_implicit", "abstain_scale"),
     )
 
     def __init__(
@@ -56,19 +52,18 @@ class Roles:
     ) -> None:
         self.world, self.oracle, self.seed = world, Oracle(world), seed
         self.errors, self.biases = dict(errors or {}), dict(biases or {})
+        quality = Quality(self.oracle)
+        self.writer, self._pairs = Writer(quality), PairJudge(quality)
+        self.interviewing = Interviewing(world, self.oracle)
         self.roles: dict[str, Callable[[list[str], Random | None], object]] = {
             "extract_dialogue": self.extract,
             "extract_turn": self.extract,
             "grade": self.grade,
             "compare": self.compare,
+            **self.interviewing.roles,
         }
-        quality = Quality(self.oracle)
-        self.writer, self._pairs = Writer(quality), PairJudge(quality)
         # Up to its first field, a prompt's first part is the same in every request.
-        starts = {
-            name: prompts.load(name).system
-            for name in ("extract_dialogue", "extract_turn", "grade", "compare", "propose")
-        }
+        starts = {name: prompts.load(name).system for name in (*self.roles, "propose")}
         starts["synthesize"] = prompts.load("synthesize", "rank").system
         self._known = {prompts.FIELD.split(start)[0]: name for name, start in starts.items()}
         self._told = lru_cache(maxsize=REMEMBERED)(self._read_told)
@@ -78,11 +73,14 @@ class Roles:
         """The text of an answer."""
         messages = body["messages"]
         name = next((name for start, name in self._known.items() if messages[0]["content"].startswith(start)), None)
+        if name is None and (question := self.interviewing.ask(messages)) is not None:
+            return question
         text = messages[1]["content"] if len(messages) > 1 else ""
         parts = [part for _, part in FENCED.findall(text)]
         errors = body.get("errors") or self.errors
         if name in self.roles:
-            return json.dumps(self.roles[name](parts, self.wrong(name, parts, errors)))
+            answer = self.roles[name](parts, self.wrong(name, parts, errors))
+            return answer if isinstance(answer, str) else json.dumps(answer)
         task = FENCED.sub("", text)
         found = TASK.search(task)
         role = found[1] if name == "synthesize" and found else name

@@ -7,14 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from askwell.clinic import language, logs
+from askwell.clinic.interviewing import answers_in, fact
 from askwell.clinic.knowledge import World
 from askwell.clinic.language import Oracle, introduced, introduction
 from askwell.clinic.reasoning import Asker, Belief, Truth
 from askwell.interview.loop import Answer
+from askwell.interview.talk import Meter, Said
 from askwell.records import Case, Message, Split
-
-YES, NO = "has ", "has not "
-"""How a fact names a finding, before its id."""
 
 
 class Visitor(NamedTuple):
@@ -47,16 +46,6 @@ def visitors(world: World, count: int, *, seed: int, split: Split = "test") -> l
         )
         found.append(Visitor(case, truth))
     return found
-
-
-def fact(finding: str, present: bool) -> str:
-    """A finding as a fact."""
-    return f"{YES if present else NO}{finding}"
-
-
-def answers_in(facts: Sequence[str]) -> dict[str, bool]:
-    """The findings that facts state."""
-    return {text.removeprefix(NO).removeprefix(YES): not text.startswith(NO) for text in facts}
 
 
 class ClinicPatient:
@@ -120,3 +109,25 @@ class SpeakingAsker:
                 asked |= set(question.findings)
         finding = self.asker.next(self.maker.belief(messages[0].content, answers), asked)
         return self.stop_marker if finding is None else language.ask(world, finding, self._draw)
+
+
+class AsyncClinicPatient:
+    """The same people for interviews that are held side by side, each at its own pace."""
+
+    def __init__(self, world: World, oracle: Oracle, people: Sequence[Visitor]) -> None:
+        self.world, self.oracle = world, oracle
+        self._people = {visitor.case.id: visitor for visitor in people}
+        self._patients: dict[str, ClinicPatient] = {}
+
+    async def answer(self, case: Case, said: Sequence[Said], question: str, meter: Meter) -> Said:
+        """What they say, and the facts in it."""
+        if not said or case.id not in self._patients:
+            self._patients[case.id] = ClinicPatient(self.world, self.oracle, self._people[case.id])
+        answer = self._patients[case.id].answer(question)
+        return Said(question, answer.text, answer.revealed)
+
+
+def stated(oracle: Oracle, text: str, facts: Sequence[str]) -> tuple[str, ...]:
+    """The facts that a text states, read by the clinic's grammar."""
+    said = [fact(name, there) for name, there in oracle.statements(text).items()]
+    return tuple(text for text in said if text in facts)

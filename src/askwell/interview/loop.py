@@ -49,7 +49,7 @@ def interviews(
     said = [[Message(role="user", content=case.initial_information)] for case in cases]
     exchanges: list[list[Exchange]] = [[] for _ in cases]
     revealed: list[list[str]] = [[] for _ in cases]
-    first = [decision_maker.choose(case, ())[0] for case in cases]
+    first = [decision_maker.choose(case, ()) for case in cases]
     stopped = [False] * len(cases)
     for _ in range(most):
         open_ = [i for i, done in enumerate(stopped) if not done]
@@ -77,8 +77,9 @@ def interviews(
         Episode(
             case_id=case.id,
             exchanges=tuple(exchanges[i]),
-            first_choice=first[i],
-            decision=exchanges[i][-1].choice if exchanges[i] else first[i],
+            first_choice=first[i][0],
+            first_confidence=first[i][1],
+            decision=exchanges[i][-1].choice if exchanges[i] else first[i][0],
             end="stopped" if stopped[i] else "most questions",
         )
         for i, case in enumerate(cases)

@@ -88,7 +88,15 @@ def body_of(fields: Mapping[str, Any], request: Request) -> bytes:
     """
     seed = fields.get("seed")
     own = {"seed": seed + request.sample} if isinstance(seed, int) else {}
-    return canonical({**fields, **own, "messages": request.messages})
+    schema = fields.get("response_format")
+    rest = canonical(
+        {**{k: v for k, v in fields.items() if k != "response_format"}, **own, "messages": request.messages}
+    )
+    if schema is None:
+        return rest
+    # A schema keeps its order: constrained decoding writes an answer's fields in it, and a reason after the verdict is
+    # no reason.
+    return rest[:-1] + b',"response_format":' + json.dumps(schema, separators=(",", ":")).encode() + b"}"
 
 
 def key_of(base_url: str, body: bytes, sample: int) -> str:

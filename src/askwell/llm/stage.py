@@ -94,8 +94,10 @@ async def each(
     *,
     total: int | None = None,
     noun: str = "items",
+    at_once: int | None = None,
 ) -> dict[str, int]:
-    """`work` on every item that is not spooled yet; returns the number of items by state.
+    """`work` on every item that is not spooled yet, at most `at_once` of them side by side (unset: somewhat more than
+    the endpoint has slots, for items of one call); returns the number of items by state.
 
     `work` returns what JSON can hold, or raises Failed. Raises EndpointError where the endpoint is lost for good, the
     budget is used up, or too many items have no usable answer.
@@ -116,7 +118,7 @@ async def each(
 
     async with client:
         # A few more than there are slots, so that claims are written while all slots are in use.
-        workers = [asyncio.create_task(worker()) for _ in range(client.endpoint.concurrency * 2)]
+        workers = [asyncio.create_task(worker()) for _ in range(at_once or client.endpoint.concurrency * 2)]
         showing = asyncio.create_task(progress.show())
         try:
             await asyncio.gather(*workers)

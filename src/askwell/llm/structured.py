@@ -8,14 +8,16 @@ A value that is not on the menu is not repaired: the model has decided for somet
 import contextlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from askwell.llm import prompts
-from askwell.llm.chat import Request, schema_of
-from askwell.llm.client import Client, Failed
+from askwell.llm.chat import Answer, Request, schema_of
+from askwell.llm.client import Failed
+from askwell.recipes import Endpoint
 
 T = TypeVar("T", bound=BaseModel)
 THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
@@ -23,6 +25,18 @@ TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
 OFF_MENU = {"literal_error", "enum", "bool_parsing", "bool_type"}
 LONGEST = 100_000
 """Characters of an answer that are looked through."""
+
+
+class Completes(Protocol):
+    """A client, or what stands in front of one."""
+
+    @property
+    def endpoint(self) -> Endpoint: ...
+
+    @property
+    def ledger(self) -> Counter[str]: ...
+
+    async def complete(self, request: Request) -> Answer: ...
 
 
 class Unreadable(Exception):
@@ -34,7 +48,7 @@ class Unreadable(Exception):
 
 
 async def ask(
-    client: Client, messages: tuple[Mapping[str, str], ...], kind: type[T], *, role: str, sample: int = 0
+    client: Completes, messages: tuple[Mapping[str, str], ...], kind: type[T], *, role: str, sample: int = 0
 ) -> T:
     """The endpoint's answer as a `kind`. Raises Failed, with the text where there was one."""
     request = Request(messages, kind, sample, role)

@@ -8,8 +8,9 @@ and `docs/cli.md` print it. Values are validated once, here; stages trust them.
 from askwell.recipes.clinic import ClinicLogsRecipe, ClinicServeRecipe, ClinicThreadsRecipe
 from askwell.recipes.data import ContrastRecipe, IngestRecipe, LabelRecipe, Shares
 from askwell.recipes.endpoint import CLINIC, LOCAL, Caps, Endpoint, Prices
-from askwell.recipes.evaluation import EvaluateInterviewsRecipe, EvaluateQuestionsRecipe, EvaluateTurnsRecipe, System
+from askwell.recipes.evaluation import EvaluateQuestionsRecipe, EvaluateTurnsRecipe, System
 from askwell.recipes.fields import Fold, Recipe, Section, StopMarker, bounds, essential
+from askwell.recipes.interviews import Abstention, CasesReadRecipe, CompareRecipe, EvaluateInterviewsRecipe, Patient
 from askwell.recipes.merging import MergeRecipe
 from askwell.recipes.parsing import field_names, override, read_recipe, resolve, scalar, section_of
 from askwell.recipes.review import ReviewReadRecipe, ReviewSampleRecipe
@@ -33,12 +34,15 @@ from askwell.recipes.training import (
 __all__ = [
     "CLINIC",
     "LOCAL",
+    "Abstention",
     "AlfaRow",
     "BradleyTerry",
     "Caps",
+    "CasesReadRecipe",
     "ClinicLogsRecipe",
     "ClinicServeRecipe",
     "ClinicThreadsRecipe",
+    "CompareRecipe",
     "ContrastRecipe",
     "Dpo",
     "Endpoint",
@@ -52,6 +56,7 @@ __all__ = [
     "Lora",
     "MergeRecipe",
     "Optimizer",
+    "Patient",
     "Ppo",
     "Preferences",
     "Prices",

@@ -153,34 +153,3 @@ class EvaluateQuestionsRecipe(Recipe):
     def names(self) -> tuple[str, ...]:
         """All who take part, in the order of the report."""
         return (*(["human"] if self.human else []), *self.candidates, *self.systems)
-
-
-class EvaluateInterviewsRecipe(Recipe):
-    """A policy in conversation: it interviews patients of the simulated clinic and stops by its own marker."""
-
-    policy: str
-    """Checkpoint directory or Hugging Face name of the policy; or an asker of the clinic: `clinic:reference`,
-    `clinic:myopic`, `clinic:random`, or one that chooses as the experts of `clinic logs` do, but words it well and asks
-    for one thing at a time: `clinic:expert`, `clinic:average`, `clinic:novice`."""
-    cases: int = Field(default=300, ge=1)
-    """Patients to interview, none of whom any log knows."""
-    split: Literal["dev", "test"] = "test"
-    """Of `test` the words and the complaints of some conditions stand in no log for training; of `dev` they may."""
-    systems: tuple[str, ...] = ()
-    """Body systems whose conditions there are: files of `askwell/texts/clinic` by name; empty for all."""
-    most: int = Field(default=12, ge=1)
-    """Questions after which an interview ends."""
-    cost: float = Field(default=0.01, ge=0)
-    """What a question costs the reference asker, in shares of a right diagnosis."""
-    temperature: float = Field(default=0.0, ge=0)
-    """Sampling temperature; 0 is greedy."""
-    max_new_tokens: int = Field(default=64, ge=1)
-    """Longest reply."""
-    stop_marker: StopMarker = "<stop />"
-    """What the policy says to stop."""
-    prompt: str = ""
-    """System prompt: a file of `askwell/texts/prompts` by name, or empty for none; as in training."""
-    shown: int = Field(default=3, ge=0)
-    """Interviews printed in the report."""
-    bounds: bool = True
-    """Let the reference asker and one that draws its questions interview the same people, too."""

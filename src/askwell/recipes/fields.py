@@ -21,6 +21,9 @@ class Section(BaseModel):
 class Recipe(Section):
     """What every command takes."""
 
+    positional: ClassVar[tuple[str, ...]] = ()
+    """Fields that may be given without a flag, in this order."""
+
     output: Path
     """Run directory to create; an unfinished run of the same recipe in it is resumed."""
     seed: int = 0

@@ -98,7 +98,7 @@ def tables(recipe: StudyAlfaRecipe, root: Path) -> dict[str, Any]:
     size = SIZES[recipe.budget]
     world = load(systems=size.clinic.systems)
     quality = Quality(Oracle(world))
-    people = visitors(world, size.people, seed=recipe.seed, split=SPLIT)
+    cases = [visitor.case for visitor in visitors(world, size.people, seed=recipe.seed, split=SPLIT)]
     rows = list(dict.fromkeys(("base", *recipe.rows)))
     found: dict[str, Any] = {"rows": {}, "orderings": []}
     won: dict[str, Scores] = {}
@@ -119,7 +119,7 @@ def tables(recipe: StudyAlfaRecipe, root: Path) -> dict[str, Any]:
                     interviews_of(root, row, seed), Episode, made_by="askwell evaluate interviews"
                 )
             ]
-            held = interviews.figures(talks, people * len(seeds_of(recipe, row)), most=FIXED, seed=recipe.seed)
+            held = interviews.figures(talks, cases * len(seeds_of(recipe, row)), most=FIXED, seed=recipe.seed)
             figures["interviews"] = interviews.as_json(held)
         found["rows"][row] = figures
     won["base"] = Scores([0.5 for _ in won["human"].values], won["human"].groups)

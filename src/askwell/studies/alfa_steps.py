@@ -313,7 +313,7 @@ def evaluation_steps(size: Size, root: Path, row: str, seed: int, *, people: int
             policy=str(root / row / str(seed) / "checkpoint"),
             split=SPLIT,
             systems=size.clinic.systems,
-            cases=size.people,
+            limit=size.people,
             most=FIXED,
             max_new_tokens=LONGEST,
             bounds=first,

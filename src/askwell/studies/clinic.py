@@ -222,7 +222,7 @@ def evaluation_steps(
             policy=checkpoint,
             split=SPLIT,
             systems=size.systems,
-            cases=size.people,
+            limit=size.people,
             most=MOST,
             temperature=DECODING[decoding],
             max_new_tokens=LONGEST,
@@ -250,7 +250,8 @@ def tables(recipe: StudyRecipe, root: Path) -> dict[str, Any]:
     turns = list(runs.records_of(root / "turns", Turn, made_by="askwell label"))
     size = SIZES[recipe.budget]
     people = visitors(load(systems=size.systems), size.people, seed=recipe.seed, split=SPLIT)
-    answers = {visitor.case.id: visitor.case.answer for visitor in people}
+    cases = [visitor.case for visitor in people]
+    answers = {case.id: case.answer for case in cases}
     found: dict[str, Any] = {"turns": {}, "interviews": {}, "turns against sft": {}, "interviews against sft": {}}
     for decoding in DECODING:
         grades = {row: list(pooled_grades(recipe, root, row, decoding)) for row in recipe.rows}
@@ -258,7 +259,7 @@ def tables(recipe: StudyRecipe, root: Path) -> dict[str, Any]:
         for row in recipe.rows:
             name, seeds = f"{row}, {decoding}", seeds_of(recipe, row)
             found["turns"][name] = report.as_json(figures(turns, grades[row], seed=recipe.seed))
-            held = interviews.figures(talks[row], people * len(seeds), most=MOST, seed=recipe.seed)
+            held = interviews.figures(talks[row], cases * len(seeds), most=MOST, seed=recipe.seed)
             found["interviews"][name] = interviews.as_json(held)
             if "sft" in recipe.rows and row not in ("base", "sft"):
                 gain = differences(turns, grades[row], grades["sft"], seed=recipe.seed)

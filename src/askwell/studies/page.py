@@ -161,7 +161,9 @@ def interviews(talks: Mapping[str, Path], cases: Sequence[Case], count: int = 3)
             for exchange in episode.exchanges[:8]:
                 parts.append(f"<p class=ask>{escape(exchange.question)}</p><p class=say>{escape(exchange.answer)}</p>")
             end = "stops" if episode.end == "stopped" else "asked enough"
-            parts.append(f"<p><small>{end}: {escape(case.options[episode.decision])}</small></p></div>")
+            parts.append(
+                f"<p><small>{end}: {escape(case.options.get(episode.decision or '', 'undecided'))}</small></p></div>"
+            )
         parts.append("</div><br>")
     return "\n".join(parts)
 

@@ -1,8 +1,14 @@
 """Every sentence that a model reads, as files."""
 
+import sys
 from pathlib import Path
 
 from askwell.errors import RecipeError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    import tomli as tomllib
 
 TEXTS = Path(__file__).parent
 
@@ -25,3 +31,8 @@ def file_of(name: str, kind: str) -> Path:
         known = ", ".join(sorted(path.stem for path in folder.glob("*.md")))
         raise RecipeError(f"{kind}: no file {name!r} in {folder}; known {kind}s: {known}")
     return file
+
+
+def sentences_of(file: Path) -> dict[str, list[str]]:
+    """Lists of sentences by occasion, from a TOML file."""
+    return tomllib.loads(file.read_text(encoding="utf-8"))
