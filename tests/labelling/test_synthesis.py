@@ -2,9 +2,11 @@
 
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import pytest
 
@@ -267,18 +269,18 @@ def test_what_cannot_be_done_is_refused_in_one_line(threads, tmp_path, capsys, f
 def forum(tmp_path_factory):
     """Questions of the clinic's forum."""
     folder = tmp_path_factory.mktemp("forum")
-    assert main(["clinic", "threads", "--posts", "30", "--output", str(folder / "forum")]) == 0
+    assert main(["clinic", "threads", "--posts", "12", "--output", str(folder / "forum")]) == 0
     source = ["--source", "askdocs", "--input", str(folder / "forum" / "threads.jsonl")]
     assert main(["ingest", *source, "--output", str(folder / "threads")]) == 0
     return folder / "threads"
 
 
 def test_in_the_clinic_a_perfect_pair_confirms_and_mistakes_are_caught(forum, world, tmp_path):
-    counts, _, _ = synthesize(forum, tmp_path / "perfect" / "sets", Roles(world).answer, limit=20)
-    assert counts["contradicted"] == 0 and counts["confirmed"] > 200
+    counts, _, _ = synthesize(forum, tmp_path / "perfect" / "sets", Roles(world).answer, limit=8)
+    assert counts["contradicted"] == 0 and counts["confirmed"] > 80
     # What is answered is stored beside a run, for all runs there: the one that errs stands elsewhere.
     roles = Roles(world, errors={"enhance": 0.1, "corrupt": 0.1})
-    counts, sets, _ = synthesize(forum, tmp_path / "erring" / "sets", roles.answer, limit=60)
+    counts, sets, _ = synthesize(forum, tmp_path / "erring" / "sets", roles.answer, limit=40)
     report = json.loads((tmp_path / "erring" / "sets" / "report.json").read_text())
     # A tenth of the corrupted go the other way, and where the original is good already that is a tie.
     assert 0 < counts["contradicted"] < 0.2 * counts["confirmed"]
@@ -293,13 +295,13 @@ def test_a_killed_run_ends_with_the_same_files_and_pays_for_nothing_twice(forum,
     mock, undisturbed = MockEndpoint(roles.answer, latency=0.004), MockEndpoint(roles.answer)
 
     def command(url, output):
-        flags = ["--limit", "12", "--endpoint.base_url", url, "--endpoint.model", "m", "--endpoint.concurrency", "8"]
+        flags = ["--limit", "8", "--endpoint.base_url", url, "--endpoint.model", "m", "--endpoint.concurrency", "8"]
         call = ["synthesize", "--input", forum, "--output", output, *flags]
         return [sys.executable, "-m", "askwell.cli", *map(str, call)]
 
     with served(mock) as url, served(undisturbed) as plain:
         subprocess.run(command(plain, tmp_path / "plain" / "sets"), check=True, capture_output=True)
-        for paid in (40, 120):
+        for paid in (30, 80):
             process = subprocess.Popen(command(url, tmp_path / "cut" / "sets"), stderr=subprocess.DEVNULL)
             while mock.ledger.paid < paid:
                 assert process.poll() is None
@@ -310,7 +312,9 @@ def test_a_killed_run_ends_with_the_same_files_and_pays_for_nothing_twice(forum,
         subprocess.run(command(url, tmp_path / "cut" / "sets"), check=True, capture_output=True)
     for name in ("records.jsonl", "verdicts.jsonl", "unscored.jsonl", "report.json"):
         assert (tmp_path / "cut" / "sets" / name).read_bytes() == (tmp_path / "plain" / "sets" / name).read_bytes()
-    # What was in flight when it was killed had no chance to arrive: eight calls each time, at most.
+    # Paid again is at most what was claimed and not settled when it was killed: its answers had not arrived.
+    with closing(sqlite3.connect(tmp_path / "cut" / "answers.sqlite")) as store:
+        ((lost,),) = store.execute("select count(*) from calls where state = 'sent'").fetchall()
     found = mock.ledger.summary()
-    assert sum(count - 1 for count in found["paid_again"].values()) <= 2 * 8
-    assert found["bodies"] == undisturbed.ledger.paid
+    assert sum(count - 1 for count in found["paid_again"].values()) <= lost
+    assert found["bodies"] == undisturbed.ledger.paid > lost
