@@ -39,17 +39,28 @@ def test_rows_keep_to_the_budget(sequences, budget):
 
 @given(SEQUENCES)
 def test_in_one_row_every_prefix_stands_once(sequences):
-    [row] = rows_of(pieces_of(sequences), budget=10_000)
+    rows = rows_of(pieces_of(sequences), budget=10_000)
     prefixes = {tuple(ids[:length]) for ids in sequences for length in range(1, len(ids) + 1)}
-    assert len(row.ids) == len(prefixes) == nodes(pieces_of(sequences))
+    assert len(prefixes) == nodes(pieces_of(sequences))
+    assert len(rows) > 1 or len(rows[0].ids) == len(prefixes)
+    # What shares nothing may have a row of its own; what is computed, padding included, is no more than in one row.
+    assert len(rows) * max(len(row.ids) for row in rows) <= 1.1 * len(prefixes) + 1
+
+
+def test_dialogues_of_unlike_length_are_put_together_so_that_little_is_padding():
+    """Lengths of four real question sets of ten candidates: no order of them cut in three is as good as two pairs."""
+    sizes = (211, 585, 305, 527)
+    sequences = [[size, *range(1000, 988 + size), reply] for size in sizes for reply in range(11)]
+    rows = rows_of(pieces_of(sequences), budget=512)
+    assert sorted(len(row.ids) for row in rows) == [211 + 585, 305 + 527]
 
 
 def test_rows_are_cut_between_dialogues_rather_than_within_one():
-    """Six dialogues of 20 tokens and four replies each: a row takes two or three whole ones."""
+    """Six dialogues of 20 tokens and four replies each: a row takes whole ones."""
     sequences = [[d, *range(10, 29), reply] for d in range(6) for reply in range(4)]
     rows = rows_of(pieces_of(sequences), budget=60)
     assert sum(len(row.ids) for row in rows) == nodes(pieces_of(sequences))
-    assert len(rows) in (2, 3)
+    assert {len(row.ids) % 24 for row in rows} == {0}
 
 
 def test_no_sequence_no_row():

@@ -17,6 +17,13 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+PARTING = (0.125, 0.5)
+"""Neighbours that share less than this part of the shorter one may go to different rows."""
+WIDTHS = 12
+"""Widths of rows that are tried."""
+ATTENTION = 4096
+"""Nodes of a row in which attention costs about as much as all else."""
+
 
 class Piece(NamedTuple):
     """A sequence: its token ids, and the places (1 or more) of those whose log-probability is wanted."""
@@ -37,17 +44,72 @@ class Row(NamedTuple):
 def rows_of(pieces: Sequence[Piece], *, budget: int) -> list[Row]:
     """Sequences merged into rows of at most `budget` nodes, or of twice the longest sequence, so that it can share.
 
-    Neighbours in lexicographic order share the longest prefixes, so rows are stretches of that order. They are about
-    equally long, for they are padded to the longest, and are cut where little is shared: what a cut divides is
-    computed once on each side.
+    Neighbours in lexicographic order share the longest prefixes, so parts are stretches of that order, cut where little
+    is shared: what a cut divides is computed once on each side. Rows hold one part or several, and are padded to the
+    longest. Of several ways to cut and to fill, the one that computes least is taken.
     """
     order, shared = sort(pieces)
     sizes = [len(pieces[number].ids) for number in order]
     budget = max(budget, 2 * max(sizes, default=0))
+    ways = [stretches(sizes, shared, budget=budget)]
+    ways += [parted(sizes, shared, budget=budget, least=least) for least in PARTING]
+    rows = min((filled(parts, sizes, shared, budget=budget) for parts in ways), key=cost)
     return [
-        grow({number: pieces[number].ids for number in order[first:last]}, shared[first:last])
-        for first, last in stretches(sizes, shared, budget=budget)
+        grow(
+            {number: pieces[number].ids for first, last, _ in row for number in order[first:last]},
+            [0 if place == first else shared[place] for first, last, _ in row for place in range(first, last)],
+        )
+        for row in rows
     ]
+
+
+Part = tuple[int, int, int]
+"""First and last place (exclusive) of a stretch of sequences, and its nodes."""
+
+
+def parted(sizes: Sequence[int], shared: Sequence[int], *, budget: int, least: float) -> list[tuple[int, int]]:
+    """Stretches cut wherever neighbours share less than this part of the shorter, and where they outgrow the budget."""
+    cuts = [at for at in range(1, len(sizes)) if shared[at] < least * min(sizes[at - 1], sizes[at])]
+    bounds = [0, *cuts, len(sizes)] if sizes else [0]
+    found = []
+    for first, last in itertools.pairwise(bounds):
+        inner = stretches(sizes[first:last], [0, *shared[first + 1 : last]], budget=budget)
+        found += [(first + one, first + other) for one, other in inner]
+    return found
+
+
+def filled(
+    parts: Sequence[tuple[int, int]], sizes: Sequence[int], shared: Sequence[int], *, budget: int
+) -> list[list[Part]]:
+    """Parts in rows, largest first, each in the first row with room; of several widths of rows the one that costs
+    least."""
+    counted = [(first, last, sum(sizes[first:last]) - sum(shared[first + 1 : last])) for first, last in parts]
+    counted.sort(key=lambda part: (-part[2], part[0]))
+    widest = counted[0][2] if counted else 0
+    total = sum(part[2] for part in counted)
+    fewest = max(1, total // budget)
+    counts = range(fewest, min(len(counted), fewest + WIDTHS) + 1)
+    widths = {widest, *(-(-total // count) * 33 // 32 for count in counts)}
+    ways = []
+    for width in sorted(width for width in widths if widest <= width <= max(widest, budget)):
+        rows: list[list[Part]] = []
+        room: list[int] = []
+        for part in counted:
+            place = next((place for place, left in enumerate(room) if left >= part[2]), None)
+            if place is None:
+                rows.append([])
+                room.append(width)
+                place = -1
+            rows[place].append(part)
+            room[place] -= part[2]
+        ways.append(rows)
+    return min(ways, key=cost, default=[])
+
+
+def cost(rows: Sequence[Sequence[Part]]) -> float:
+    """What rows cost to compute, in tokens: they are padded to the longest, and attention costs more in longer ones."""
+    width = max((sum(part[2] for part in row) for row in rows), default=0)
+    return len(rows) * width * (1 + width / ATTENTION)
 
 
 def nodes(pieces: Sequence[Piece]) -> int:
