@@ -131,6 +131,20 @@ def test_adapters_are_averaged_in_what_they_do(adapters, base, tmp_path):
         torch.testing.assert_close(delta, expected, rtol=1e-5, atol=1e-8)
 
 
+def test_reward_models_are_averaged_with_their_heads(base, tmp_path):
+    """Reward fusion: whole models, and adapters whose head is trained in full."""
+    for kind, lora in (("whole", None), ("lora", Lora(rank=2))):
+        paths = []
+        for seed in (1, 2):
+            model = moved(weights.load_reward(str(base), lora=lora, trainable=True, seed=seed), seed, 0.1)
+            weights.save(model, tmp_path / f"{kind}{seed}")
+            paths.append(tmp_path / f"{kind}{seed}")
+        folder, _ = merged(tmp_path / kind, paths)
+        heads = [weights.load_reward(str(path)).model.score.weight for path in (*paths, folder)]
+        assert not torch.equal(heads[0], heads[1])
+        torch.testing.assert_close(heads[2], (heads[0] + heads[1]) / 2)
+
+
 def test_the_mean_of_adapters_is_the_mean_of_the_models_that_they_make(adapters, tmp_path):
     whole = []
     for path in adapters:

@@ -15,7 +15,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from askwell import rendering, runs, weights
 from askwell.errors import DataError, MissingExtra
@@ -129,17 +129,18 @@ def open_panel(records: Sequence[Ask], recipe: TrainRecipe, run: Run) -> Panel:
     settings = recipe.rollouts.reward.models
     assert settings is not None
     members = [Member(path, recipe) for path in settings.paths]
-    if not run.report.is_file():
-        calibrate(members, records, settings, run)
-    told = json.loads(run.report.read_text(encoding="utf-8"))["reward_models"]
+    if run.report.is_file():
+        told = json.loads(run.report.read_text(encoding="utf-8"))["reward_models"]
+    else:
+        told = calibrate(members, records, settings, run)
     scales = [Scale(entry["mean"], entry["deviation"]) for entry in told["models"]]
     if not settings.standardised:
         scales = [Scale(0.0, 1.0)] * len(members)
     return Panel(members, scales, records, recipe)
 
 
-def calibrate(members: Sequence[Member], records: Sequence[Ask], settings: RewardModels, run: Run) -> None:
-    """Score a sample of what the data have to say, and write report.json and report.md."""
+def calibrate(members: Sequence[Member], records: Sequence[Ask], settings: RewardModels, run: Run) -> dict[str, Any]:
+    """Score a sample of what the data have to say; the figures, which the main process writes to report.json."""
     said = [(record, text) for record in sampled(records, settings.sample) for text in draws.said(record)]
     contexts, texts = [record.context for record, _ in said], [text for _, text in said]
     columns = [member.scores(contexts, texts) for member in members]
@@ -162,7 +163,8 @@ def calibrate(members: Sequence[Member], records: Sequence[Ask], settings: Rewar
     if runs.main_process():
         runs.write_text(run.path / "report.md", reward_agreement.markdown(found))
         runs.write_json(run.report, {"reward_models": found})
-    log.info("reward models: %s", reward_agreement.headline(found))
+        log.info("reward models: %s", reward_agreement.headline(found))
+    return found
 
 
 def sampled(records: Sequence[Ask], count: int) -> list[Ask]:
