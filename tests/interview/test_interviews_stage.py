@@ -6,7 +6,7 @@ from collections import Counter
 from contextlib import closing
 
 import pytest
-from interview_examples import case_of, cases_in, evaluated, name_of, recipe_of, well
+from interview_examples import FACTS, case_of, cases_in, evaluated, name_of, recipe_of, well
 
 from askwell import runs
 from askwell.errors import DataError, RecipeError
@@ -149,6 +149,17 @@ def test_the_cases_of_a_run_stand_beside_it_as_they_were_shown(tmp_path):
 def test_an_asker_as_released_asks_nothing_on_the_scale(tmp_path):
     _, report, _ = evaluated(tmp_path, CASES, abstention={"rule": "scale", "compat": "as_released"}, bounds=False)
     assert report["figures"]["questions"]["value"] == 0
+
+
+def test_the_page_shows_what_was_said_and_runs_none_of_it(tmp_path):
+    trick = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+    cases = [case_of(f"{trick}{number}", opening=trick, facts=(trick, *FACTS)) for number in range(3)]
+    evaluated(tmp_path, cases, lambda body: trick if name_of(body) == "" else well(body), most=2)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<script" not in page and "<img" not in page and "&lt;script&gt;" in page
+    assert "default-src 'none'" in page and "http" not in page.replace("http-equiv", "")
+    assert page.count("<details>") == 3 and "believes" in page and "everything known" in page
+    assert "<script" not in (tmp_path / "run" / "report.md").read_text().replace("\\<", "")
 
 
 def test_one_reply_that_asks_or_answers_needs_no_asker(tmp_path):
