@@ -6,15 +6,16 @@ from collections import Counter
 from contextlib import closing
 
 import pytest
-from interview_examples import case_of, cases_in, evaluated, name_of, recipe_of, well
+from interview_examples import FACTS, case_of, cases_in, evaluated, name_of, recipe_of, well
 
-from askwell import runs
+from askwell import runs, weights
 from askwell.errors import DataError, RecipeError
 from askwell.evaluation import interviews as stage
 from askwell.interview.cases import shuffled
 from askwell.llm.transport import InProcess
 from askwell.mock_endpoint import Faults, MockEndpoint
 from askwell.records import Case
+from local_examples import babbler
 
 CASES = [case_of(str(number), group=str(number // 2), answer="B" if number < 6 else "A") for number in range(8)]
 
@@ -151,6 +152,17 @@ def test_an_asker_as_released_asks_nothing_on_the_scale(tmp_path):
     assert report["figures"]["questions"]["value"] == 0
 
 
+def test_the_page_shows_what_was_said_and_runs_none_of_it(tmp_path):
+    trick = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+    cases = [case_of(f"{trick}{number}", opening=trick, facts=(trick, *FACTS)) for number in range(3)]
+    evaluated(tmp_path, cases, lambda body: trick if name_of(body) == "" else well(body), most=2)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<script" not in page and "<img" not in page and "&lt;script&gt;" in page
+    assert "default-src 'none'" in page and "http" not in page.replace("http-equiv", "")
+    assert page.count("<details>") == 3 and "believes" in page and "everything known" in page
+    assert "<script" not in (tmp_path / "run" / "report.md").read_text().replace("\\<", "")
+
+
 def test_one_reply_that_asks_or_answers_needs_no_asker(tmp_path):
     def model(body):
         if name_of(body) != "Implicit":
@@ -228,3 +240,12 @@ def test_the_clinic_plays_every_role_and_asking_beats_not_asking(tmp_path, world
 def test_a_folder_that_holds_no_cases_is_refused(tmp_path):
     with pytest.raises(DataError, match="askwell cases read"):
         stage.inputs(recipe_of(tmp_path / "nothing", tmp_path / "run"))
+
+
+def test_a_checkpoint_asks_in_this_process_and_another_model_decides(tmp_path):
+    weights.save(babbler(), tmp_path / "checkpoint")
+    cases = [case_of(str(number), opening=f"It is number {number}.") for number in range(3)]
+    fields = {"asker": None, "policy": str(tmp_path / "checkpoint"), "max_new_tokens": 8, "most": 2, "bounds": False}
+    episodes, report, _ = evaluated(tmp_path, cases, abstention={"rule": "fixed"}, **fields)
+    assert [len(episode.exchanges) for episode in episodes] == [2, 2, 2]
+    assert report["usage"]["ask"]["calls"] == 6 and report["usage"]["ask"]["completion_tokens"] > 0

@@ -92,8 +92,7 @@ def markdown(
     recipe: EvaluateInterviewsRecipe,
 ) -> str:
     """report.md."""
-    rows = {who(recipe): report["figures"]}
-    rows |= {f"clinic:{name}" if recipe.lockstep else name: bound for name, bound in report["bounds"].items()}
+    rows = rows_of(report, recipe)
     place = "in the simulated clinic" if recipe.cases == "clinic" else f"with the cases of {plain(recipe.cases)}"
     held = sum(episode is not None for episode in episodes)
     parts = [
@@ -129,6 +128,12 @@ def markdown(
     return "\n".join(parts)
 
 
+def rows_of(report: Mapping[str, Any], recipe: EvaluateInterviewsRecipe) -> dict[str, Mapping[str, Any]]:
+    """The asker's figures first, then those of its bounds, by name."""
+    bounds = {f"clinic:{name}" if recipe.lockstep else name: found for name, found in report["bounds"].items()}
+    return {who(recipe): report["figures"], **bounds}
+
+
 def terms(recipe: EvaluateInterviewsRecipe) -> str:
     """Who stopped and who decided, in a sentence."""
     if recipe.policy == "random":
@@ -142,7 +147,7 @@ def terms(recipe: EvaluateInterviewsRecipe) -> str:
     return f"Patient: `{recipe.who_is_asked.kind}`; {stops}; {decides}."
 
 
-def accuracies(report: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def accuracy_rows(report: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """Every accuracy on these cases, from what needs no reading to what all that is known allows."""
     entries = dict(report["content blind"])
     first, *others = rows.items()
@@ -151,6 +156,12 @@ def accuracies(report: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]])
     entries[first[0]] = first[1]["accuracy"]
     if report["everything known"] is not None:
         entries["everything known"] = report["everything known"]
+    return entries
+
+
+def accuracies(report: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The same as a table."""
+    entries = accuracy_rows(report, rows)
     lines = [f"| {plain(name)} | {cell(figure)} | {figure['unscored']} |" for name, figure in entries.items()]
     return ["| | accuracy | left out |", "|---|---|---|", *lines, ""]
 

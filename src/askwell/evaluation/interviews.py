@@ -6,7 +6,8 @@ Else asker, abstention rule, decision maker and patient are models behind endpoi
 or need none; all interviews are held side by side, and each is on disk as soon as it has ended.
 
 Writes cases.jsonl (Case, options as they were shown), records.jsonl (Episode), unscored.jsonl with the interviews that
-could not be held, report.json and report.md. On the same cases stands beside every accuracy what it lies between.
+could not be held, report.json, report.md and report.html. Beside every accuracy stands what it lies between on the same
+cases.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ from askwell.clinic.logs import SKILLS, Expert
 from askwell.clinic.reasoning import Asker as Reasoner
 from askwell.clinic.reasoning import Myopic, Random, Reference
 from askwell.errors import DataError, RecipeError
-from askwell.evaluation import interview_report
+from askwell.evaluation import interview_page, interview_report
 from askwell.evaluation.interview_figures import as_json, figures
 from askwell.interview import experts, patients, talk
 from askwell.interview.cases import MADE_BY, chosen, shuffled
@@ -379,11 +380,12 @@ def reported(
     full: Sequence[bool | None] | None,
     unheld: Counter[str] | None = None,
 ) -> dict[str, object]:
-    """Write cases.jsonl, report.json and report.md; returns the counts."""
+    """Write cases.jsonl and the report in its three forms; returns the counts."""
     jsonl.write(run.path / "cases.jsonl", cases)
     report = interview_report.build(recipe, cases, episodes, bounds=bounds, full=full, unheld=unheld or Counter())
     runs.write_json(run.report, report)
     runs.write_text(run.path / "report.md", interview_report.markdown(report, episodes, cases, recipe=recipe))
+    runs.write_text(run.path / "report.html", interview_page.html(report, episodes, cases, recipe=recipe))
     found = report["figures"]
     return {
         "interviews": sum(episode is not None for episode in episodes),
