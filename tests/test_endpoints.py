@@ -181,7 +181,11 @@ def test_a_judge_may_be_a_checkpoint(folder, tmp_path):
 
 def test_each_address_has_its_way(tmp_path):
     assert endpoints.transport_of(Endpoint(model="m")) is None
-    assert isinstance(endpoints.transport_of(Endpoint(model="m", base_url=CLINIC)), InProcess)
+    assert isinstance(endpoints.transport_of(Endpoint(model="clinic", base_url=CLINIC)), InProcess)
+    part = endpoints.world_of(Endpoint(model="respiratory+skin", base_url=CLINIC))
+    assert 0 < len(part.conditions) < len(endpoints.world_of(Endpoint(model="clinic", base_url=CLINIC)).conditions)
+    with pytest.raises(RecipeError, match="is `clinic`, or the body systems"):
+        endpoints.inputs(Endpoint(model="gpt", base_url=CLINIC))
     assert local(LOCAL)
     permit(Endpoint(model="m", base_url=LOCAL), redacted=False, what=tmp_path)  # nothing leaves the machine
 

@@ -6,7 +6,7 @@ The last alone needs torch, and loads it when it is asked for.
 from pathlib import Path
 
 from askwell import runs
-from askwell.clinic.knowledge import World, load
+from askwell.clinic.knowledge import FOLDER, World, load
 from askwell.clinic.roles import Roles
 from askwell.errors import RecipeError
 from askwell.llm.transport import InProcess, Transport
@@ -51,7 +51,14 @@ def pinned(endpoint: Endpoint) -> Endpoint:
 
 def world_of(endpoint: Endpoint) -> World:
     """The clinic that plays: `clinic` is the whole, `respiratory+skin` one of these body systems alone."""
-    return load(systems=() if endpoint.model == WHOLE else tuple(endpoint.model.split("+")))
+    names = () if endpoint.model == WHOLE else tuple(endpoint.model.split("+"))
+    known = [file.stem for file in sorted(FOLDER.glob("*.toml"))]
+    if set(names) - set(known):
+        raise RecipeError(
+            f"endpoint.model {endpoint.model!r}: the simulated clinic is `{WHOLE}`, or the body systems that it is to "
+            f"know alone, joined by `+`: {', '.join(known)}"
+        )
+    return load(systems=names)
 
 
 def transport_of(endpoint: Endpoint) -> Transport | None:

@@ -83,7 +83,14 @@ def test_the_clinic_proposes_what_the_examples_lack(tmp_path, world, capsys):
     questions = world.findings[0].questions
     (tmp_path / "questions.txt").write_text(f"{questions.good[0]}\n{questions.leading[0]}\n{questions.jargon[0]}\n")
     call = ["attributes", "propose", "--goal", "find out what is behind it", "--output", str(tmp_path / "run")]
-    call += ["--examples", str(tmp_path / "questions.txt"), "--endpoint.base_url", "clinic:", "--endpoint.model", "c"]
+    call += [
+        "--examples",
+        str(tmp_path / "questions.txt"),
+        "--endpoint.base_url",
+        "clinic:",
+        "--endpoint.model",
+        "clinic",
+    ]
     assert main([*call, "--dry-run"]) == 0 and "calls: 1" in capsys.readouterr().out
     assert main(call) == 0
     assert {path.stem for path in (tmp_path / "run" / "attributes").iterdir()} == {"answerability", "avoid_bias"}

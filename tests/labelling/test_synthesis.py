@@ -259,7 +259,16 @@ def test_a_dry_run_counts_calls_and_writes_nothing(threads, tmp_path, capsys):
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line(threads, tmp_path, capsys, flags, says):
-    call = ["synthesize", "--input", str(threads), "--output", str(tmp_path / "sets"), "--endpoint.model", "m", *flags]
+    call = [
+        "synthesize",
+        "--input",
+        str(threads),
+        "--output",
+        str(tmp_path / "sets"),
+        "--endpoint.model",
+        "clinic",
+        *flags,
+    ]
     assert main(call) == 2
     told = capsys.readouterr().err
     assert says in told and len(told.splitlines()) == 1 and not (tmp_path / "sets").exists()

@@ -14,7 +14,7 @@ from askwell import attributes
 from askwell.clinic.quality import ATTRIBUTES, Quality, messages_in
 from askwell.records import Message
 
-EQUAL = 0.01
+EQUAL = 0.002
 """A smaller difference in score is none."""
 UNREADABLE = -1.0
 Verdict = Literal["first", "second", "tie"]

@@ -8,6 +8,7 @@ equal texts are a tie that costs nothing. `best` lets the same judge choose amon
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
@@ -57,12 +58,18 @@ def question(
     context: Sequence[Message], attribute: Attribute, first: str, second: str
 ) -> tuple[Mapping[str, str], ...]:
     """The messages. The conversation comes first, which all pairs and attributes of a context share."""
-    return prompts.load(PROMPT).fill(
+    return template().fill(
         conversation=prompts.fenced("\n".join(map(shown, context))),
         criterion=prompts.fenced(criterion(attribute)),
         first=prompts.fenced(first),
         second=prompts.fenced(second),
     )
+
+
+@lru_cache(maxsize=1)
+def template() -> prompts.Prompt:
+    """The prompt, read once."""
+    return prompts.load(PROMPT)
 
 
 def criterion(attribute: Attribute) -> str:
