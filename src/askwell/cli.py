@@ -31,6 +31,8 @@ COMMANDS = {
     "clinic logs": Command(recipes.ClinicLogsRecipe, "askwell.clinic.logs"),
     "clinic threads": Command(recipes.ClinicThreadsRecipe, "askwell.clinic.threads"),
     "clinic serve": Command(recipes.ClinicServeRecipe, "askwell.clinic.serve"),
+    "synthesize": Command(recipes.SynthesizeRecipe, "askwell.labelling.synthesis"),
+    "attributes propose": Command(recipes.ProposeRecipe, "askwell.labelling.proposal"),
     "contrast": Command(recipes.ContrastRecipe, "askwell.labelling.contrast"),
     "grader": Command(recipes.GraderRecipe, "askwell.grading.fit"),
     "train": Command(recipes.TrainRecipe, "askwell.training.sft"),

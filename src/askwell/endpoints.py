@@ -8,6 +8,7 @@ from pathlib import Path
 from askwell import runs
 from askwell.clinic.knowledge import load
 from askwell.clinic.roles import Roles
+from askwell.errors import RecipeError
 from askwell.llm.transport import InProcess, Transport
 from askwell.mock_endpoint import MockEndpoint
 from askwell.recipes import CLINIC, LOCAL, Endpoint
@@ -18,7 +19,15 @@ and nobody waits for more than one other."""
 
 
 def inputs(endpoint: Endpoint) -> list[Path]:
-    """The files that an endpoint answers from: a checkpoint's. Refuses one that cannot be read; loads no weights."""
+    """The files that an endpoint answers from: a checkpoint's. Refuses one that cannot be read, and error rates of
+    roles that the clinic does not play; loads no weights."""
+    if endpoint.base_url == CLINIC:
+        errors = endpoint.extra_body.get("errors", {})
+        if not isinstance(errors, dict) or errors.keys() - set(Roles.NAMES):
+            raise RecipeError(
+                f"endpoint.extra_body.errors {errors!r}: the share of requests that the clinic gets wrong, by role, "
+                f"such as {{enhance: 0.1}}; roles: {', '.join(Roles.NAMES)}"
+            )
     if endpoint.base_url != LOCAL:
         return []
     from askwell import local_endpoint

@@ -17,6 +17,12 @@ Split = Literal["train", "dev", "test"]
 Decision = Literal["continue", "stop"]
 """What an expert or a policy does at a turn."""
 
+Origin = Literal["human", "rewritten", "enhanced", "corrupted"]
+"""Where a wording of a question is from: somebody asked it, or it was made of what they asked."""
+
+Direction = Literal["E-C", "E-O", "O-C"]
+"""Of a preference: enhanced over corrupted, enhanced over original, original over corrupted."""
+
 
 class Record(BaseModel):
     """Base of all records: immutable, unknown fields refused."""
@@ -163,12 +169,6 @@ class Grade(Record):
 Origin = Literal["human", "rewritten", "enhanced", "corrupted"]
 """How a candidate came about: as in the log, retold to stand alone, or made better or worse in an attribute."""
 
-Direction = Literal["E-C", "E-O", "O-C"]
-"""ALFA's directions of a preference: enhanced over corrupted, enhanced over original, original over corrupted."""
-
-ORIGINS: dict[Origin, str] = {"human": "O", "rewritten": "O", "enhanced": "E", "corrupted": "C"}
-DIRECTIONS: dict[tuple[str, str], Direction] = {("E", "C"): "E-C", ("E", "O"): "E-O", ("O", "C"): "O-C"}
-
 
 class Candidate(Record):
     """One wording of a reply at a turn; `attribute` names the one along which a variant was made."""
@@ -176,18 +176,33 @@ class Candidate(Record):
     text: str
     origin: Origin
     attribute: str | None = None
+    fault: str | None = None
+    """What a check found wrong with a variant, such as a preamble: nothing it is part of is verified."""
 
 
 class Preference(Record):
     """Candidate `better` is better than candidate `worse` (places in the set) in an attribute.
 
-    `verified` says whether a judge, asked blind, found it so; None: no judge was asked, or none gave a verdict.
+    `verified` says whether a judge who knew nothing of their origin saw it so, too; None where the verdict was a tie or
+    there is none, for the reason that `unscored` gives. Where both are None nobody was asked.
     """
 
     attribute: str
     better: int = Field(ge=0)
     worse: int = Field(ge=0)
     verified: bool | None = None
+    unscored: str | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether a filter keeps it: a judge confirmed it, or none was asked."""
+        return self.verified is True or (self.verified is None and self.unscored is None)
+
+    @model_validator(mode="after")
+    def _verdict_or_reason(self) -> Self:
+        if self.verified is not None and self.unscored is not None:
+            raise ValueError(f"verified {self.verified} and unscored {self.unscored!r} exclude each other")
+        return self
 
 
 class QuestionSet(Record):
@@ -200,11 +215,15 @@ class QuestionSet(Record):
     context: tuple[Message, ...]
     candidates: tuple[Candidate, ...]
     preferences: tuple[Preference, ...]
+    redacted: bool = False
+    """That of what it was made of."""
 
     def direction(self, preference: Preference) -> Direction | None:
-        """Where the better and the worse candidate come from: None where that is none of ALFA's three directions."""
-        better, worse = self.candidates[preference.better], self.candidates[preference.worse]
-        return DIRECTIONS.get((ORIGINS[better.origin], ORIGINS[worse.origin]))
+        """Which kind of wording a preference sets above which; None where it is neither of the three."""
+        letters = {"human": "O", "rewritten": "O", "enhanced": "E", "corrupted": "C"}
+        better, worse = (letters[self.candidates[at].origin] for at in (preference.better, preference.worse))
+        found = f"{better}-{worse}"
+        return found if found in ("E-C", "E-O", "O-C") else None
 
     @model_validator(mode="after")
     def _among_candidates(self) -> Self:

@@ -6,9 +6,10 @@ import pytest
 
 from askwell import attributes
 from askwell.clinic import language
-from askwell.clinic.comparing import Judged, PairJudge
+from askwell.clinic.comparing import PairJudge
 from askwell.clinic.knowledge import Person
 from askwell.clinic.language import introduction
+from askwell.clinic.quality import Quality
 from askwell.clinic.reasoning import Belief, information_gain
 from askwell.clinic.roles import Roles
 from askwell.evaluation.comparing import criterion, question
@@ -20,7 +21,7 @@ PERSON = Person(60, "male")
 
 @pytest.fixture(scope="module")
 def judge(world, oracle):
-    return PairJudge(world, oracle)
+    return PairJudge(Quality(oracle))
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +84,15 @@ def test_what_nobody_understands_is_the_worst(world, told, judge):
         expected = "tie" if attribute == "personal_interest" else "second"
         assert verdict(roles, told, attribute, "Brumm blubb glork?", "Glork brumm?") == "tie"
         assert verdict(roles, told, attribute, "Brumm blubb glork?", irrelevant) in ("second", expected)
-    assert judge.worth(Judged(0.0, None, understood=False), "overall") < 0
+    assert judge.worth("", "Brumm blubb glork?", "overall") < 0
 
 
-def test_what_was_said_is_what_it_believes(world, told, judge):
+def test_its_worth_is_the_exact_score(world, oracle, told, judge):
     line = json.dumps({"speaker": "person", "says": told[0].content})
-    belief = judge._belief(line)
-    assert belief.person == PERSON and belief.answers["cough"] is True
     text = asked(world, "fever")
-    assert judge.judged(line, text).gain == pytest.approx(information_gain(belief)[world.place["fever"]])
+    scores = Quality(oracle).scores(told, text)
+    assert judge.worth(line, text, "relevance") == scores["relevance"] > 0
+    assert judge.worth(line, text, "overall") == scores["overall"]
 
 
 def compared(roles, context, texts):

@@ -37,7 +37,7 @@ def test_logs_are_labelled_over_http_and_the_endpoint_accounts_for_it(tmp_path):
     ("fields", "message"),
     [
         ({"faults": {"trottle": 0.1}}, "unknown 'trottle'; known: bad_utf8"),
-        ({"errors": {"poet": 0.1}}, "unknown 'poet'; known: compare, extract_dialogue"),
+        ({"errors": {"poet": 0.1}}, "unknown 'poet'; known: compare, corrupt, enhance"),
         ({"biases": {"taste": 0.1}}, "unknown 'taste'; known: length, order"),
         ({"faults": {"error": 0.6, "throttle": 0.6}}, "sum to 1.20"),
     ],

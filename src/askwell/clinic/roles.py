@@ -4,6 +4,8 @@
 It knows a role by its prompt's own first part, reads the fenced texts in the other as anyone would, and answers with
 the oracle's truth. With an error rate it is wrong that often, always about the same requests: an extractor leaves a
 fact out or makes one up, a judge gives any verdict. What stands in no known prompt it answers in a plain sentence.
+Rewriting and ranking questions stand in `clinic.variants`, comparing two of them in `clinic.comparing`. A request may
+bring its own error rates and biases in its body: `errors` {"enhance": 0.1}, `biases` {"order": 0.3}.
 """
 
 import hashlib
@@ -17,10 +19,13 @@ from typing import Any, ClassVar
 from askwell.clinic.comparing import PairJudge, biased
 from askwell.clinic.knowledge import World
 from askwell.clinic.language import Oracle, sentences
+from askwell.clinic.quality import Quality
+from askwell.clinic.variants import Writer
 from askwell.llm import prompts
 
 REMEMBERED = 256
 """Conversations whose reading is kept: all replies to a turn come with the same one."""
+TASK = re.compile(r"^Task: ([a-z]+)(?:_knowing)?\.", re.MULTILINE)
 FENCED = re.compile(r"<data (\w+)>\n(.*?)\n</data \1>", re.DOTALL)
 Body = dict[str, Any]
 
@@ -29,7 +34,17 @@ class Roles:
     """The clinic's answers. `errors` maps a role (the name of its prompt) to the share of requests it gets wrong,
     `biases` what the judge of pairs falls for (`comparing.BIASES`) to how often it does."""
 
-    NAMES: ClassVar[tuple[str, ...]] = ("extract_dialogue", "extract_turn", "grade", "compare")
+    NAMES: ClassVar[tuple[str, ...]] = (
+        "extract_dialogue",
+        "extract_turn",
+        "grade",
+        "compare",
+        "rewrite",
+        "enhance",
+        "corrupt",
+        "rank",
+        "propose",
+    )
 
     def __init__(
         self,
@@ -41,16 +56,17 @@ class Roles:
     ) -> None:
         self.world, self.oracle, self.seed = world, Oracle(world), seed
         self.errors, self.biases = dict(errors or {}), dict(biases or {})
-        self._pairs = PairJudge(world, self.oracle)
-        played: tuple[Callable[[list[str], Random | None], object], ...] = (
-            self.extract,
-            self.extract,
-            self.grade,
-            self.compare,
-        )
-        self.roles = dict(zip(self.NAMES, played, strict=True))
+        self.roles: dict[str, Callable[[list[str], Random | None], object]] = {
+            "extract_dialogue": self.extract,
+            "extract_turn": self.extract,
+            "grade": self.grade,
+        }
+        quality = Quality(self.oracle)
+        self.writer, self.pairs = Writer(quality), PairJudge(quality)
         # Up to its first field, a prompt's first part is the same in every request.
-        self._known = {prompts.FIELD.split(prompts.load(name).system)[0]: name for name in self.roles}
+        starts = {name: prompts.load(name).system for name in (*self.roles, "compare", "propose")}
+        starts["synthesize"] = prompts.load("synthesize", "rank").system
+        self._known = {prompts.FIELD.split(start)[0]: name for name, start in starts.items()}
         self._told = lru_cache(maxsize=REMEMBERED)(self._read_told)
         self._fact_of = {self.fact(finding, there): finding for finding in world.finding_ids for there in (True, False)}
 
@@ -58,22 +74,32 @@ class Roles:
         """The text of an answer."""
         messages = body["messages"]
         name = next((name for start, name in self._known.items() if messages[0]["content"].startswith(start)), None)
-        if name is None:
+        text = messages[1]["content"] if len(messages) > 1 else ""
+        parts = [part for _, part in FENCED.findall(text)]
+        errors = body.get("errors") or self.errors
+        if name in self.roles:
+            return json.dumps(self.roles[name](parts, self.wrong(name, parts, errors)))
+        if name == "compare":
+            return json.dumps(self.compare(parts, body.get("biases") or self.biases, self.wrong(name, parts, errors)))
+        task = FENCED.sub("", text)
+        found = TASK.search(task)
+        role = found[1] if name == "synthesize" and found else name
+        if role not in self.NAMES:
             return "I play the roles of a simulated clinic and do not know this one."
-        parts = [text for _, text in FENCED.findall(messages[1]["content"])]
-        return json.dumps(self.roles[name](parts, self.wrong(name, parts)))
+        wrong = self.wrong(role, [*parts, task], errors) is not None
+        draw = self.draw(role, [*parts, task], "how")
+        return json.dumps(getattr(self.writer, role)(parts, task, draw, wrong=wrong))
 
-    def wrong(self, role: str, parts: list[str]) -> Random | None:
+    def wrong(self, role: str, parts: list[str], errors: Mapping[str, float] | None = None) -> Random | None:
         """Where this request is one that the role gets wrong: the draw of how. The same request, the same mistake."""
-        return self.drawn(self.errors.get(role, 0.0), role, parts)
-
-    def drawn(self, rate: float, what: str, parts: list[str]) -> Random | None:
-        """A draw for a share of `rate` of the requests, always the same ones."""
-        if not rate:
+        if not (rate := (self.errors if errors is None else errors).get(role, 0.0)):
             return None
-        digest = hashlib.sha256(json.dumps([self.seed, what, parts]).encode()).digest()
-        draw = Random(digest)
+        draw = self.draw(role, parts)
         return draw if draw.random() < rate else None
+
+    def draw(self, role: str, parts: list[str], *more: str) -> Random:
+        """What is drawn for a request: the same every time."""
+        return Random(hashlib.sha256(json.dumps([self.seed, role, parts, *more]).encode()).digest())
 
     def fact(self, finding: str, present: bool) -> str:
         """A finding as a fact in words."""
@@ -128,15 +154,15 @@ class Roles:
         match = "direct" if asked & wanted else "related" if asked - known else "neither"
         return {"reason": f"asks for {', '.join(sorted(asked)) or 'nothing'}", "questions": count, "match": match}
 
-    def compare(self, parts: list[str], wrong: Random | None) -> object:
+    def compare(self, parts: list[str], biases: Mapping[str, float], wrong: Random | None) -> object:
         """Which of two questions is better."""
         if wrong is not None:
             return {"reason": "a mistake", "verdict": wrong.choice(("first", "second", "tie"))}
-        for bias in self.biases:
-            if self.drawn(self.biases[bias], bias, parts):
+        for bias, rate in biases.items():
+            if self.draw(bias, parts).random() < rate:
                 return {"reason": f"a weakness for {bias}", "verdict": biased(parts[2], parts[3], bias)}
         conversation, criterion, first, second = parts
-        verdict, reason = self._pairs.verdict(conversation, criterion, first, second)
+        verdict, reason = self.pairs.verdict(conversation, criterion, first, second)
         return {"reason": reason, "verdict": verdict}
 
     def told(self, conversation: str) -> frozenset[str]:

@@ -82,6 +82,7 @@ def question_sets(recipe: ContrastRecipe, counts: Counter[str]) -> Iterator[Ques
             preferences=tuple(
                 Preference(attribute=ATTRIBUTE, better=0, worse=place) for place in range(1, len(worse) + 1)
             ),
+            redacted=turn.redacted,
         )
 
 

@@ -2,11 +2,14 @@
 
 A file has a part that never changes, which comes first, and below a line `=== user ===` the part that varies, so that
 a server's prefix cache serves the first once for all calls. `{name}` is a field; braces around anything else are text.
+Several tasks on the same material share a file: what varies begins alike for all of them, and each goes on as it stands
+below a line `=== its name ===`.
 """
 
 import hashlib
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +17,7 @@ from askwell.errors import RecipeError
 from askwell.texts import prompt_file
 
 FIELD = re.compile(r"\{([a-z_]+)\}")
-BORDER = "\n=== user ===\n"
+BORDER = re.compile(r"\n=== (\w+) ===\n")
 
 
 class Prompt(NamedTuple):
@@ -35,13 +38,21 @@ class Prompt(NamedTuple):
         return tuple({"role": role, "content": text} for role, text in zip(("system", "user"), parts, strict=True))
 
 
-def load(name: str) -> Prompt:
-    """A prompt by the name of its file. Raises RecipeError where there is none, or it has no two parts."""
+@lru_cache(maxsize=64)
+def load(name: str, task: str | None = None) -> Prompt:
+    """A prompt by the name of its file, and of a task where it has several. Raises RecipeError where there is none, or
+    it has no two parts."""
     file = prompt_file(name)
-    system, border, user = file.read_text(encoding="utf-8").partition(BORDER)
-    if not border or not system.strip() or not user.strip():
-        raise RecipeError(f"{file}: a prompt for an endpoint has two parts, above and below a line {BORDER.strip()!r}")
-    return Prompt(file, system.strip(), user.strip())
+    system, *parts = BORDER.split(file.read_text(encoding="utf-8"))
+    texts = dict(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
+    user = texts.pop("user", "")
+    if not system.strip() or not user:
+        raise RecipeError(f"{file}: a prompt for an endpoint has two parts, above and below a line '=== user ==='")
+    if texts or task is not None:
+        if task not in texts:
+            raise RecipeError(f"{file}: no task {task!r}; tasks: {', '.join(texts) or 'none'}")
+        user = f"{user}\n\n{texts[task]}"
+    return Prompt(file, system.strip(), user)
 
 
 def fenced(text: str) -> str:

@@ -13,6 +13,7 @@ from askwell.recipes.fields import Fold, Recipe, Section, StopMarker, bounds, es
 from askwell.recipes.parsing import field_names, override, read_recipe, resolve, scalar, section_of
 from askwell.recipes.review import ReviewReadRecipe, ReviewSampleRecipe
 from askwell.recipes.studies import StudyDemoRecipe, StudyRecipe, StudyRow
+from askwell.recipes.synthesis import ProposeRecipe, SynthesizeRecipe
 from askwell.recipes.training import (
     BradleyTerry,
     Dpo,
@@ -48,6 +49,7 @@ __all__ = [
     "Optimizer",
     "Preferences",
     "Prices",
+    "ProposeRecipe",
     "Recipe",
     "ReviewReadRecipe",
     "ReviewSampleRecipe",
@@ -60,6 +62,7 @@ __all__ = [
     "StudyDemoRecipe",
     "StudyRecipe",
     "StudyRow",
+    "SynthesizeRecipe",
     "System",
     "TrainRecipe",
     "bounds",

@@ -1,0 +1,77 @@
+"""What can be wrong with a variant of a question before anyone judges it, and whether two of them are the same.
+
+Read off the words alone, without a model, so that a fault costs nothing: a variant that is no question, that comes with
+a preamble, that asks for more than the original did, or that gives away what it turned out to be.
+"""
+
+import re
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+
+MANY = ("focus", "overall")
+"""Attributes in which a worse question may ask for several things."""
+PREAMBLE = re.compile(
+    r"^\W*(?:sure|certainly|of course|okay|here(?:'s| is| are)|below is|(?:the )?(?:rewritten|revised|enhanced|improved"
+    r"|corrupted|new|better|worse)\s+(?:question|version))\b[^?\n]{0,80}[:\n]|^\W*(?:question|rewrite|output|answer)\s*:",
+    re.IGNORECASE,
+)
+AROUND = re.compile(r"[\"“”]")
+WORD = re.compile(r"\w+")
+TERMS = re.compile(r"[,;/()]|\b(?:or|and|vs|versus|possible|possibly|probable|likely|suspected)\b", re.IGNORECASE)
+PLAIN = frozenset(
+    ("a", "an", "the", "of", "in", "on", "to", "with", "due", "by", "from", "for", "at", "is", "was", "it")
+)
+
+
+def tidied(text: str) -> str:
+    """A question without white space and quotation marks around it."""
+    text = text.strip()
+    while len(text) > 1 and AROUND.fullmatch(text[0]) and AROUND.fullmatch(text[-1]):
+        text = text[1:-1].strip()
+    return text
+
+
+def fault_of(
+    text: str, original: str, *, origin: str, attribute: str, outcome: str | None = None, known: Iterable[str] = ()
+) -> str | None:
+    """What is wrong with a variant, None if nothing. `outcome` is what may not be given away, unless `known`, all that
+    was said before, or the original says it."""
+    if not any(character.isalpha() for character in text):
+        return "no question"
+    if PREAMBLE.search(text):
+        return "preamble"
+    if questions_in(text) > max(1, questions_in(original)) and not (origin == "corrupted" and attribute in MANY):
+        return "more than one question"
+    if origin == "enhanced" and outcome and gives_away(text, outcome, [*known, original]):
+        return "gives the outcome away"
+    return None
+
+
+def questions_in(text: str) -> int:
+    """How many question marks a text has, several in a row counting as one."""
+    return len(re.findall(r"\?+", text))
+
+
+def gives_away(text: str, outcome: str, known: Iterable[str]) -> bool:
+    """Whether a text holds all words of one of the terms that an outcome is made of, and what was known before does
+    not. "Viral gastritis, possibly an ulcer" is two terms."""
+    said, before = words_of(text), set[str]().union(*map(words_of, known))
+    terms = [words_of(term) - PLAIN for term in TERMS.split(outcome)]
+    return any(term <= said and not term <= before for term in terms if term)
+
+
+def words_of(text: str) -> set[str]:
+    """The words of a text, without the s of most plurals."""
+    words = WORD.findall(text.lower())
+    return {word[:-1] if len(word) > 4 and word.endswith("s") and not word.endswith("ss") else word for word in words}
+
+
+def alike(one: str, other: str, *, near: float) -> bool:
+    """Whether two wordings are the same question, or nearly so: letters and figures alone count."""
+    first, second = (" ".join(WORD.findall(text.casefold())) for text in (one, other))
+    if first == second:
+        return True
+    if near == 1 or 2 * min(len(first), len(second)) < near * (len(first) + len(second)):
+        return False
+    match = SequenceMatcher(None, first, second, autojunk=False)
+    return match.quick_ratio() >= near and match.ratio() >= near
