@@ -166,10 +166,6 @@ class Grade(Record):
     reason: str
 
 
-Origin = Literal["human", "rewritten", "enhanced", "corrupted"]
-"""How a candidate came about: as in the log, retold to stand alone, or made better or worse in an attribute."""
-
-
 class Candidate(Record):
     """One wording of a reply at a turn; `attribute` names the one along which a variant was made."""
 
