@@ -20,7 +20,7 @@ PERSON = Person(60, "male")
 
 
 @pytest.fixture(scope="module")
-def judge(oracle):
+def judge(world, oracle):
     return PairJudge(Quality(oracle))
 
 
@@ -84,12 +84,15 @@ def test_what_nobody_understands_is_the_worst(world, told, judge):
         expected = "tie" if attribute == "personal_interest" else "second"
         assert verdict(roles, told, attribute, "Brumm blubb glork?", "Glork brumm?") == "tie"
         assert verdict(roles, told, attribute, "Brumm blubb glork?", irrelevant) in ("second", expected)
-    assert judge.worth(told, "Brumm blubb glork?", "overall") < 0
+    assert judge.worth("", "Brumm blubb glork?", "overall") < 0
 
 
-def test_what_was_said_is_what_it_believes(world, told, judge, order_of_gain):
-    assert judge.worth(told, asked(world, order_of_gain[0]), "relevance") == 1
-    assert judge.worth(told, asked(world, "cough"), "relevance") == 0
+def test_its_worth_is_the_exact_score(world, oracle, told, judge):
+    line = json.dumps({"speaker": "person", "says": told[0].content})
+    text = asked(world, "fever")
+    scores = Quality(oracle).scores(told, text)
+    assert judge.worth(line, text, "relevance") == scores["relevance"] > 0
+    assert judge.worth(line, text, "overall") == scores["overall"]
 
 
 def compared(roles, context, texts):

@@ -4,8 +4,8 @@
 It knows a role by its prompt's own first part, reads the fenced texts in the other as anyone would, and answers with
 the oracle's truth. With an error rate it is wrong that often, always about the same requests: an extractor leaves a
 fact out or makes one up, a judge gives any verdict. What stands in no known prompt it answers in a plain sentence.
-Rewriting and ranking questions stand in `clinic.variants`. A request may bring its own error rates, as `errors` in its
-body: {"enhance": 0.1}.
+Rewriting and ranking questions stand in `clinic.variants`, comparing two of them in `clinic.comparing`. A request may
+bring its own error rates and biases in its body: `errors` {"enhance": 0.1}, `biases` {"order": 0.3}.
 """
 
 import hashlib
@@ -52,18 +52,17 @@ class Roles:
     ) -> None:
         self.world, self.oracle, self.seed = world, Oracle(world), seed
         self.errors, self.biases = dict(errors or {}), dict(biases or {})
-        quality = Quality(self.oracle)
-        self.writer, self._pairs = Writer(quality), PairJudge(quality)
         self.interviewing = Interviewing(world, self.oracle)
         self.roles: dict[str, Callable[[list[str], Random | None], object]] = {
             "extract_dialogue": self.extract,
             "extract_turn": self.extract,
             "grade": self.grade,
-            "compare": self.compare,
             **self.interviewing.roles,
         }
+        quality = Quality(self.oracle)
+        self.writer, self.pairs = Writer(quality), PairJudge(quality)
         # Up to its first field, a prompt's first part is the same in every request.
-        starts = {name: prompts.load(name).system for name in (*self.roles, "propose")}
+        starts = {name: prompts.load(name).system for name in (*self.roles, "compare", "propose")}
         starts["synthesize"] = prompts.load("synthesize", "rank").system
         self._known = {prompts.FIELD.split(start)[0]: name for name, start in starts.items()}
         self._told = lru_cache(maxsize=REMEMBERED)(self._read_told)
@@ -81,6 +80,8 @@ class Roles:
         if name in self.roles:
             answer = self.roles[name](parts, self.wrong(name, parts, errors))
             return answer if isinstance(answer, str) else json.dumps(answer)
+        if name == "compare":
+            return json.dumps(self.compare(parts, body.get("biases") or self.biases, self.wrong(name, parts, errors)))
         task = FENCED.sub("", text)
         found = TASK.search(task)
         role = found[1] if name == "synthesize" and found else name
@@ -92,13 +93,9 @@ class Roles:
 
     def wrong(self, role: str, parts: list[str], errors: Mapping[str, float] | None = None) -> Random | None:
         """Where this request is one that the role gets wrong: the draw of how. The same request, the same mistake."""
-        return self.drawn((self.errors if errors is None else errors).get(role, 0.0), role, parts)
-
-    def drawn(self, rate: float, what: str, parts: list[str]) -> Random | None:
-        """A draw for a share of `rate` of the requests, always the same ones."""
-        if not rate:
+        if not (rate := (self.errors if errors is None else errors).get(role, 0.0)):
             return None
-        draw = self.draw(what, parts)
+        draw = self.draw(role, parts)
         return draw if draw.random() < rate else None
 
     def draw(self, role: str, parts: list[str], *more: str) -> Random:
@@ -158,15 +155,15 @@ class Roles:
         match = "direct" if asked & wanted else "related" if asked - known else "neither"
         return {"reason": f"asks for {', '.join(sorted(asked)) or 'nothing'}", "questions": count, "match": match}
 
-    def compare(self, parts: list[str], wrong: Random | None) -> object:
+    def compare(self, parts: list[str], biases: Mapping[str, float], wrong: Random | None) -> object:
         """Which of two questions is better."""
         if wrong is not None:
             return {"reason": "a mistake", "verdict": wrong.choice(("first", "second", "tie"))}
-        for bias in self.biases:
-            if self.drawn(self.biases[bias], bias, parts):
+        for bias, rate in biases.items():
+            if self.draw(bias, parts).random() < rate:
                 return {"reason": f"a weakness for {bias}", "verdict": biased(parts[2], parts[3], bias)}
         conversation, criterion, first, second = parts
-        verdict, reason = self._pairs.verdict(conversation, criterion, first, second)
+        verdict, reason = self.pairs.verdict(conversation, criterion, first, second)
         return {"reason": reason, "verdict": verdict}
 
     def told(self, conversation: str) -> frozenset[str]:

@@ -25,7 +25,7 @@ from askwell.recipes import Recipe
 from askwell.runs import Stage
 
 log = logging.getLogger(__name__)
-LIGHT = ("ingest", "label", "contrast", "clinic logs", "clinic threads")
+LIGHT = ("ingest", "label", "contrast", "synthesize", "merge", "clinic logs", "clinic threads")
 """Commands that take seconds, on one thread."""
 PR_SET_PDEATHSIG = 1
 PAUSE = 0.05
