@@ -112,8 +112,10 @@ def forum_steps(size: Size, root: Path, seed: int) -> Iterator[Step]:
     yield Step(
         "clinic threads",
         threads,
-        recipes.ClinicThreadsRecipe(posts=size.posts, systems=size.clinic.systems, output=root / "forum", seed=seed),
-        "people post on a forum, and others ask back, well or badly",
+        recipes.ClinicThreadsRecipe(
+            posts=size.posts, skill="novice", systems=size.clinic.systems, output=root / "forum", seed=seed
+        ),
+        "people post on a forum, and others ask back, mostly badly: so there is something to align",
     )
     yield Step(
         "ingest",
@@ -226,7 +228,7 @@ class Trainings:
         recipe = self.recipe(
             name,
             start=start,
-            rate=2e-4,
+            rate=1e-4,
             method="dpo",
             preferences=chosen,
             dpo=Dpo(beta=0.3),
@@ -315,6 +317,7 @@ def evaluation_steps(size: Size, root: Path, row: str, seed: int, *, people: int
             systems=size.clinic.systems,
             limit=size.people,
             most=FIXED,
+            temperature=1.0,
             max_new_tokens=LONGEST,
             bounds=first,
             output=interviews_of(root, row, seed),
@@ -326,7 +329,8 @@ def evaluation_steps(size: Size, root: Path, row: str, seed: int, *, people: int
 
 def comparison_step(size: Size, root: Path, row: str, seed: int, *, people: int) -> Step:
     """A row's questions beside those of base; base's beside those that people asked."""
-    systems = {row: System(policy=str(root / row / str(seed) / "checkpoint"), max_new_tokens=LONGEST)}
+    policy = System(policy=str(root / row / str(seed) / "checkpoint"), temperature=1.0, max_new_tokens=LONGEST)
+    systems = {row: policy}
     if row != "base":
         systems["base"] = System(run=questions_of(root, "base", people), named="base")
     return Step(

@@ -1,0 +1,60 @@
+"""ALFA's table in the clinic, much smaller: every kind of row, each stage once, and the paper's orderings."""
+
+import json
+import math
+
+import pytest
+
+from askwell import cli
+from askwell.recipes import ScratchModel, StudyAlfaRecipe
+from askwell.studies import alfa, alfa_steps, clinic
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    scratch = ScratchModel(vocabulary=600, hidden=16, layers=1, heads=2)
+    size = clinic.Size(60, scratch, 0.2, 0.2, 0.2, 0.3, 6)
+    monkeypatch.setitem(alfa_steps.SIZES, "small", alfa_steps.Size(12, size, 8, 6))
+
+
+def test_the_table_has_every_kind_of_row_and_says_which_orderings_hold(tmp_path, tiny):
+    out = tmp_path / "study"
+    rows = ["sft_real", "dpo_mix", "clinical", "ppo_reward_fusion", "learn_attributes"]
+    call = ["study", "alfa", "--budget", "small", "--workers", "1", "--output", str(out)]
+    assert cli.main([*call, "--rows", ",".join(rows)]) == 0
+    found = json.loads((out / "report.json").read_text())
+    assert list(found["rows"]) == ["human", "base", *rows]
+    for name, figures in found["rows"].items():
+        assert ("win_rate" in figures, "interviews" in figures) == (name != "base", name != "human")
+        assert set(figures["attributes"]) == {*alfa.ALFA, "overall"}
+    assert [(each["better"], each["worse"]) for each in found["orderings"]] == [
+        ("sft_real", "base"),
+        ("ppo_reward_fusion", "dpo_mix"),
+    ]
+    # What is not base's own is compared with base: a tie everywhere is a win-rate of one half, whoever sits first.
+    assert math.isclose(0.5 + found["orderings"][0]["gain"]["value"], found["rows"]["sft_real"]["win_rate"]["value"])
+    page = (out / "report.md").read_text()
+    for text in ("| learn_attributes |", "| reference asker |", "Everything known", "The paper's orderings"):
+        assert text in page
+
+
+def test_all_rows_are_planned_and_each_stage_once(tmp_path):
+    recipe = StudyAlfaRecipe(output=tmp_path / "study")
+    chain = alfa.steps(recipe, recipe.output)
+    outputs = [step.output for step in chain]
+    assert len(set(outputs)) == len(outputs)
+    for step in chain:
+        before = outputs[: outputs.index(step.output)]
+        for other in chain:
+            text = json.dumps(step.recipe.model_dump(mode="json", exclude={"output"}))
+            if f'"{other.output}' in text and other is not step:
+                assert any(str(path).startswith(str(other.output)) for path in before), (step.output, other.output)
+    compared = [step.recipe for step in chain if step.command == "evaluate questions"]
+    assert len(compared) == 9 * 3 + 1 + 16 and {each.seed for each in compared} == {0}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"), [(0.1, 0.2, "holds"), (-0.1, 0.2, "is open"), (-0.2, -0.1, "is reversed")]
+)
+def test_an_ordering_holds_where_its_interval_says_so(low, high, word):
+    assert alfa.verdict({"value": 0, "low": low, "high": high}) == word
