@@ -132,6 +132,10 @@ def test_a_run_leaves_episodes_and_a_report_with_its_bounds(tmp_path):
     assert len(episodes) == 30 and counts["questions"] == sum(len(episode.exchanges) for episode in episodes)
     report = (tmp_path / "run" / "report.md").read_text()
     assert "clinic:reference" in report and "everything known" in report and "invented world" in report
+    found = stage.load(tmp_path / "run")
+    best = [point["value"] for point in found["best possible"]]
+    assert len(best) == 7 and best[0] == found["figures"]["curve"][0]["value"] < best[6] <= 1
+    assert "| questions | clinic:myopic | clinic:reference | clinic:random | best possible |" in report
 
 
 def test_asking_well_beats_asking_at_random(tmp_path):

@@ -17,7 +17,7 @@ from askwell.evaluation.interview_figures import (
 from askwell.evaluation.report import cell, plain
 from askwell.recipes import CLINIC, EvaluateInterviewsRecipe
 from askwell.records import Case, Episode
-from askwell.statistics import mean_interval
+from askwell.statistics import Estimate, mean_interval
 
 FICTION = (
     "A small invented world with known truth: it shows which way methods move, never how a large model would score."
@@ -32,6 +32,7 @@ def build(
     bounds: Mapping[str, Sequence[Episode | None]],
     full: Sequence[bool | None] | None,
     unheld: Counter[str],
+    best: Sequence[Estimate] = (),
 ) -> dict[str, Any]:
     """The content of report.json; a pure function of what was said, so that a run that was cut ends with the same."""
     seed, groups = recipe.seed, [case.group for case in cases]
@@ -52,6 +53,7 @@ def build(
     return {
         "figures": main,
         "bounds": dict(zip(bounds, others, strict=True)),
+        "best possible": [estimate._asdict() for estimate in best],
         "everything known": None if everything is None else everything._asdict(),
         "content blind": {name: estimate._asdict() for name, estimate in blind(cases, seed=seed).items()},
         "groups": len(set(groups)),
@@ -92,7 +94,8 @@ def markdown(
     recipe: EvaluateInterviewsRecipe,
 ) -> str:
     """report.md."""
-    rows = rows_of(report, recipe)
+    rows, best = rows_of(report, recipe), report["best possible"]
+    names = [*map(plain, rows), *(["best possible"] if best else [])]
     place = "in the simulated clinic" if recipe.cases == "clinic" else f"with the cases of {plain(recipe.cases)}"
     held = sum(episode is not None for episode in episodes)
     parts = [
@@ -114,11 +117,13 @@ def markdown(
         "",
         "## Accuracy over the number of questions\n",
         "Who has stopped keeps the decision.\n",
-        f"| questions | {' | '.join(map(plain, rows))} | interviews that ended here |",
-        f"|---|{'---|' * (len(rows) + 1)}",
+        f"| questions | {' | '.join(names)} | interviews that ended here |",
+        f"|---|{'---|' * (len(rows) + bool(best) + 1)}",
     ]
     for count in range(recipe.most + 1):
-        cells = " | ".join(cell(found["curve"][count]) for found in rows.values())
+        found = [cell(row["curve"][count]) for row in rows.values()]
+        found += [cell(best[count]) if count < len(best) else "–"] * bool(best)
+        cells = " | ".join(found)
         parts.append(f"| {count} | {cells} | {report['distribution'].get(str(count), 0)} |")
     parts += ["", *confidence(report), *thresholds(report), *costs(report), *left_out(report)]
     parts.append("## Interviews\n")

@@ -26,7 +26,7 @@ from askwell.clinic.knowledge import FOLDER, World
 from askwell.clinic.language import Oracle
 from askwell.clinic.logs import SKILLS, Expert
 from askwell.clinic.reasoning import Asker as Reasoner
-from askwell.clinic.reasoning import Myopic, Random, Reference
+from askwell.clinic.reasoning import Myopic, Random, Reference, course
 from askwell.errors import DataError, RecipeError
 from askwell.evaluation import interview_page, interview_report
 from askwell.evaluation.interview_figures import as_json, figures
@@ -48,6 +48,7 @@ from askwell.llm.store import Store, store_of
 from askwell.llm.transport import Transport
 from askwell.recipes import LOCAL, Endpoint, EvaluateInterviewsRecipe
 from askwell.records import Case, Episode, Message, Record
+from askwell.statistics import Estimate, mean_interval
 from askwell.texts import prompt_file
 
 __all__ = ["as_json", "figures", "inputs", "load", "plan", "run"]
@@ -56,6 +57,8 @@ log = logging.getLogger(__name__)
 OWN = ("reference", "myopic", "random", *SKILLS)
 PEOPLE = 300
 """The clinic's people who are interviewed where the recipe says no number."""
+CEILING = 6
+"""Questions up to which the best possible asker is asked: its cost grows with their square."""
 AT_ONCE = 1024
 """Interviews that are held side by side: more than most endpoints have slots, so that none stands empty at the end."""
 Held = Literal["interview", "random patient", "everything known"]
@@ -155,7 +158,25 @@ def in_lockstep(recipe: EvaluateInterviewsRecipe, run: runs.Run) -> dict[str, ob
         if recipe.bounds and recipe.policy != f"clinic:{name}"
     }
     full = [maker.choose(case, case.facts)[0] == case.answer for case in cases]
-    return reported(recipe, run, cases, list(episodes), bounds=bounds, full=full)
+    best = ceiling(people, maker, most=min(recipe.most, CEILING), seed=recipe.seed) if recipe.bounds else []
+    return reported(recipe, run, cases, list(episodes), bounds=bounds, full=full, best=best)
+
+
+def ceiling(people: Sequence[Visitor], maker: ExactDecisionMaker, *, most: int, seed: int) -> list[Estimate]:
+    """Accuracy after 0 to `most` questions of the best possible asker, which knows how many it has each time."""
+    beliefs = [maker.belief(visitor.case.initial_information, {}) for visitor in people]
+    groups = [visitor.case.group for visitor in people]
+    return [
+        mean_interval(
+            [
+                course(Reference(0.0, most=count), belief, visitor.truth, count)[count]
+                for belief, visitor in zip(beliefs, people, strict=True)
+            ],
+            groups,
+            seed=seed,
+        )
+        for count in range(most + 1)
+    ]
 
 
 def gathered(recipe: EvaluateInterviewsRecipe) -> Gathering:
@@ -379,10 +400,13 @@ def reported(
     bounds: dict[str, Any],
     full: Sequence[bool | None] | None,
     unheld: Counter[str] | None = None,
+    best: Sequence[Estimate] = (),
 ) -> dict[str, object]:
     """Write cases.jsonl and the report in its three forms; returns the counts."""
     jsonl.write(run.path / "cases.jsonl", cases)
-    report = interview_report.build(recipe, cases, episodes, bounds=bounds, full=full, unheld=unheld or Counter())
+    report = interview_report.build(
+        recipe, cases, episodes, bounds=bounds, full=full, unheld=unheld or Counter(), best=best
+    )
     runs.write_json(run.report, report)
     runs.write_text(run.path / "report.md", interview_report.markdown(report, episodes, cases, recipe=recipe))
     runs.write_text(run.path / "report.html", interview_page.html(report, episodes, cases, recipe=recipe))

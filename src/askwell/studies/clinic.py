@@ -58,7 +58,7 @@ class Size(NamedTuple):
 
 
 SMALL = ScratchModel(vocabulary=1500, hidden=128, layers=3, heads=4)
-SIZES = {"small": Size(4000, SMALL, 1.25, 1.5, 0.5, 0.3, 1200), "full": Size(6000, SMALL, 1.25, 1.5, 0.5, 0.4, 1500)}
+SIZES = {"small": Size(4000, SMALL, 1.25, 1.5, 0.5, 0.3, 1500), "full": Size(6000, SMALL, 1.25, 1.5, 0.5, 0.4, 1500)}
 
 
 def inputs() -> list[Path]:
@@ -266,7 +266,7 @@ def tables(recipe: StudyRecipe, root: Path) -> dict[str, Any]:
                 found["turns against sft"][name] = report.as_json(gain)
                 found["interviews against sft"][name] = gains(talks[row], talks["sft"], answers, seed=recipe.seed)
     first = interviews.load(interviews_of(root, recipe.rows[0], recipe.seed, "sampled"))
-    return {**found, "bounds": first["bounds"], "everything known": first["everything known"]}
+    return {**found, **{name: first[name] for name in ("bounds", "best possible", "everything known")}}
 
 
 def pooled_grades(recipe: StudyRecipe, root: Path, row: str, decoding: str) -> Iterator[Grade]:
@@ -353,8 +353,9 @@ def curves_of(found: Mapping[str, Any]) -> Iterator[str]:
     """Accuracy after 0, 1, ... questions, a row each."""
     curves = {**{name: row["curve"] for name, row in found["interviews"].items()}}
     curves |= {name: bound["curve"] for name, bound in found["bounds"].items()}
+    curves["best possible at each number"] = found["best possible"]
     most = len(next(iter(curves.values())))
     yield row_of(["questions", *map(str, range(most))])
     yield row_of(["---"] * (most + 1))
     for name, curve in curves.items():
-        yield row_of([name, *(f"{point['value']:.2f}" for point in curve)])
+        yield row_of([name, *(f"{point['value']:.2f}" for point in curve), *["–"] * (most - len(curve))])

@@ -66,8 +66,8 @@ def steps(recipe: StudyDemoRecipe, root: Path) -> Iterator[Step]:
     yield from clinic.data_steps(size, root, recipe.seed)
     yield from clinic.policy_steps(size, root, {row: [recipe.seed] for row in ROWS})
     for row in ROWS:
-        # The base model never stops: its interviews take longest and say least, a third of them will do.
-        asked = size._replace(people=max(1, size.people // 3)) if row == "base" else size
+        # The base model never stops: its interviews take longest and say least, a fifth of them will do.
+        asked = size._replace(people=max(1, size.people // 5)) if row == "base" else size
         yield from clinic.evaluation_steps(
             asked, root, row, recipe.seed, "sampled", people=recipe.seed, bounds=row == "sft"
         )
@@ -81,5 +81,6 @@ def gathered(root: Path, seed: int) -> dict[str, Any]:
         "turns": turns,
         "interviews": {row: found["figures"] for row, found in talks.items()},
         "bounds": talks["sft"]["bounds"],
+        "best possible": talks["sft"]["best possible"],
         "everything known": talks["sft"]["everything known"],
     }

@@ -10,7 +10,14 @@ from askwell import runs
 from askwell.records import Case, Episode
 
 NAMES = {"base": "base", "sft": "SFT", "cispo": "Learn-to-Ask"}
-COLORS = {"base": "#8a8f98", "sft": "#c77d2e", "cispo": "#2a6fbb", "reference": "#2f8f5b", "random": "#bbb"}
+COLORS = {
+    "base": "#8a8f98",
+    "sft": "#c77d2e",
+    "cispo": "#2a6fbb",
+    "best": "#2f8f5b",
+    "reference": "#9ac7ae",
+    "random": "#bbb",
+}
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1c1e21}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.35rem .8rem;border-bottom:1px solid #ddd;text-align:right}
@@ -47,7 +54,9 @@ def html(
         "<h2>Accuracy over the number of questions</h2>",
         "<p>After every answer, what was said so far is weighed by exact reasoning: accuracy says how well was asked. "
         f"Were everything known, it would be {cell(found['everything known'])}.</p>",
-        chart({**found["interviews"], **found["bounds"]}),
+        chart({**found["interviews"], **found["bounds"], "best": {"curve": found["best possible"]}}),
+        "<p><small>The best possible asker knows how many questions it has, and is asked anew for each number; the "
+        "reference asker does not, and stops where a question is not worth its cost.</small></p>",
         "<h2>Reward while training</h2>",
         image(curve, "mean reward of rollouts by draw"),
         "<h2>Three interviews, side by side</h2>",
@@ -68,7 +77,7 @@ def html(
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """The figures, a row a policy, the reference asker last."""
+    """The figures, a row a policy, the best possible asker and the reference asker last."""
     rows = [
         "<table><tr><th><th>TR<th>WA<th>WS<th>diagnostic accuracy<th>questions</tr>",
     ]
@@ -77,11 +86,13 @@ def table(found: Mapping[str, Any]) -> str:
         cells = [turns["TR"], turns["WA"], turns["WS"], talks["accuracy"], talks["questions"]]
         mark = " class=best" if policy == "cispo" else ""
         rows.append(f"<tr{mark}><td>{name}{''.join(f'<td>{cell(figure)}' for figure in cells)}</tr>")
-    best, trained = found["bounds"]["reference"], found["interviews"]["cispo"]
-    cells = f"<td>{cell(best['accuracy'])}<td>{cell(best['questions'])}"
-    rows.append(f"<tr><td>best possible asker<td>–<td>–<td>–{cells}</tr>")
-    asked = round(trained["questions"]["value"] or 0)
-    level = best["curve"][min(asked, len(best["curve"]) - 1)]["value"]
+    best, trained = found["best possible"], found["interviews"]["cispo"]
+    asked = min(round(trained["questions"]["value"] or 0), len(best) - 1)
+    rows.append(f"<tr><td>best possible asker<td>–<td>–<td>–<td>{cell(best[asked])}<td>{asked}</tr>")
+    stops = found["bounds"]["reference"]
+    cells = f"<td>{cell(stops['accuracy'])}<td>{cell(stops['questions'])}"
+    rows.append(f"<tr><td>one that stops by itself<td>–<td>–<td>–{cells}</tr>")
+    level = best[asked]["value"]
     gap = f"{trained['accuracy']['value'] / level:.0%}" if level else "–"
     rows.append(
         "</table><p><small>TR: mean reward at held-out turns, 0 to 4. WA: what to ask. WS: when to stop. Sampled at "
@@ -129,9 +140,9 @@ def chart(curves: Mapping[str, Any]) -> str:
         shapes.append(f"<polyline points='{line}' fill=none stroke='{color}' stroke-width=2.5 />")
     lowest = 0.0
     for name, found in sorted(curves.items(), key=lambda entry: -entry[1]["curve"][-1]["value"]):
-        x, y = map(float, at(most, found["curve"][-1]["value"]).split(","))
+        x, y = map(float, at(len(found["curve"]) - 1, found["curve"][-1]["value"]).split(","))
         lowest = max(y + 4, lowest + 14)  # no name upon another
-        label = {"reference": "best possible", "random": "random"}.get(name) or NAMES[name]
+        label = {"best": "best possible", "reference": "reference", "random": "random"}.get(name) or NAMES[name]
         shapes.append(f"<text x={x + 8:.0f} y={lowest:.0f} font-size=13 fill='{COLORS[name]}'>{label}</text>")
     shapes.append(f"<text x={width / 2 - 60:.0f} y={height - 4} font-size=12 text-anchor=middle>questions</text></svg>")
     return "\n".join(shapes)
