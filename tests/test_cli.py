@@ -46,3 +46,21 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, says, capsys, tmp_path
     assert shown.err.startswith("askwell: error: ")
     assert shown.err.count("\n") == 1
     assert says in shown.err
+
+
+@pytest.mark.parametrize(("missing", "told"), [("torch.nn", True), ("askwell.poetry", False)])
+def test_a_package_of_an_extra_that_is_not_there_is_one_line(tmp_path, monkeypatch, capsys, missing, told):
+    def absent(name):
+        raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+
+    monkeypatch.setattr(cli.importlib, "import_module", absent)
+    call = ["clinic", "logs", "--output", str(tmp_path / "logs")]
+    if told:
+        assert cli.main(call) == 2
+        assert capsys.readouterr().err == (
+            "askwell: error: 'torch' is not installed; it comes with the extra `train`: in a checkout of askwell "
+            "`make install`, or `pip install '.[train]'`\n"
+        )
+    else:  # a mistake of ours, and no extra
+        with pytest.raises(ModuleNotFoundError):
+            cli.main(call)

@@ -58,6 +58,21 @@ METHODS = {
     **dict.fromkeys(("grpo", "gspo", "cispo", "rloo"), "askwell.training.grpo"),
 }
 """`askwell train` is several stages, one a method."""
+TRAIN = frozenset(
+    (
+        "accelerate",
+        "datasets",
+        "matplotlib",
+        "peft",
+        "safetensors",
+        "sklearn",
+        "tokenizers",
+        "torch",
+        "transformers",
+        "trl",
+    )
+)
+"""What the extra `train` brings: policies and graders need it, and nothing else does."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -77,6 +92,16 @@ def main(arguments: list[str] | None = None) -> int:
         return call(name, rest)
     except AskwellError as error:
         print(f"askwell: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as missing:
+        package = (missing.name or "").partition(".")[0]
+        if package not in TRAIN:
+            raise
+        print(
+            f"askwell: error: {package!r} is not installed; it comes with the extra `train`: in a checkout of askwell "
+            "`make install`, or `pip install '.[train]'`",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("askwell: interrupted; the same command goes on where this one was cut", file=sys.stderr)

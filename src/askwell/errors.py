@@ -5,10 +5,10 @@ AskwellError
 ├── RunError       a run directory cannot be used: it exists, is in use, is unfinished
 ├── StageError     a stage of a study failed; its own words are in the message
 ├── DataError      input cannot be read: a missing file, a malformed line, too many bad records
-├── EndpointError  a language model's endpoint refuses every call, is out of reach, or its answers cannot be stored
-└── MissingExtra   an optional dependency is not installed
+└── EndpointError  a language model's endpoint refuses every call, is out of reach, or its answers cannot be stored
 
-A message names the value, the rule and the fix. Anything else is a bug and keeps its traceback.
+A message names the value, the rule and the fix. A package of an extra that is not installed is told as one of them
+(`cli.main`). Anything else is a bug and keeps its traceback.
 """
 
 
@@ -34,7 +34,3 @@ class StageError(AskwellError):
 
 class EndpointError(AskwellError):
     """An endpoint refuses every call, is out of reach, or its answers cannot be stored."""
-
-
-class MissingExtra(AskwellError):
-    """An optional dependency is not installed."""

@@ -3,17 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
+import torch
+
 from askwell import rendering, weights
 from askwell.decoding.replies import sample
-from askwell.errors import DataError, MissingExtra
+from askwell.errors import DataError
 from askwell.records import Message
-
-try:
-    import torch
-except ModuleNotFoundError as missing:
-    raise MissingExtra(
-        f"policies need {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
-    ) from missing
 
 T = TypeVar("T")
 Ids = tuple[list[int], list[int]]

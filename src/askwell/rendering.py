@@ -9,18 +9,13 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from askwell.errors import DataError, MissingExtra
+from jinja2 import TemplateError
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from askwell.errors import DataError
 from askwell.records import Message
 from askwell.texts import prompt_file
-
-try:
-    from jinja2 import TemplateError
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
-except ModuleNotFoundError as missing:
-    raise MissingExtra(
-        f"policies need {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
-    ) from missing
 
 NO_STOP = "_no_stop"
 

@@ -14,28 +14,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from askwell.errors import DataError, MissingExtra, RecipeError
-from askwell.recipes import Lora, ScratchModel
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import (
+    AddedToken,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2Tokenizer,
+)
+from transformers.utils import logging as transformers_logging
 
-try:
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import (
-        AddedToken,
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-        PreTrainedTokenizerBase,
-        Qwen2Config,
-        Qwen2ForCausalLM,
-        Qwen2Tokenizer,
-    )
-    from transformers.utils import logging as transformers_logging
-except ModuleNotFoundError as missing:
-    raise MissingExtra(
-        f"policies need {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
-    ) from missing
+from askwell.errors import DataError, RecipeError
+from askwell.recipes import Lora, ScratchModel
 
 PAD, END = "<|pad|>", "<|end|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")

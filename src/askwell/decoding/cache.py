@@ -4,16 +4,11 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from askwell.errors import DataError, MissingExtra
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
-try:
-    import torch
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer
-except ModuleNotFoundError as missing:
-    raise MissingExtra(
-        f"policies need {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
-    ) from missing
+from askwell.errors import DataError
 
 States = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of a context in one layer, each (heads, tokens, width)."""

@@ -11,17 +11,11 @@ distances) read every context, and keep a row a reply in a cache of their own ki
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import torch
+from transformers import Cache, DynamicCache
+
 from askwell import weights
 from askwell.decoding.cache import Room, RoomyLayer, States, attends_to_all, device_of, room_of
-from askwell.errors import MissingExtra
-
-try:
-    import torch
-    from transformers import Cache, DynamicCache
-except ModuleNotFoundError as missing:
-    raise MissingExtra(
-        f"policies need {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
-    ) from missing
 
 T = TypeVar("T")
 Context = tuple[int, ...]

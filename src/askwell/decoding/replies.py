@@ -8,16 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import torch
+
 from askwell import weights
 from askwell.decoding.contexts import Batch, read
-from askwell.errors import DataError, MissingExtra
-
-try:
-    import torch
-except ModuleNotFoundError as missing:
-    raise MissingExtra(
-        f"policies need {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
-    ) from missing
+from askwell.errors import DataError
 
 
 class Drawing(NamedTuple):

@@ -10,19 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
 
-from askwell.errors import DataError, MissingExtra
+from askwell.errors import DataError
 from askwell.grading.utterances import Example, joined, words
-
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch.nn import functional
-except ModuleNotFoundError as missing:
-    raise MissingExtra(
-        f"this grader needs {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
-    ) from missing
 
 Reading = tuple[frozenset[str], float]
 WIDTH, FILTERS, SERVICE_WIDTH, HIDDEN = 96, 96, 32, 256

@@ -11,18 +11,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 
-from askwell.errors import MissingExtra
 from askwell.grading.utterances import Example, joined, words
-
-try:
-    from scipy import sparse
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-except ModuleNotFoundError as missing:
-    raise MissingExtra(
-        f"this grader needs {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
-    ) from missing
 
 Reading = tuple[frozenset[str], float]
 INVERSE_PENALTY = 30.0

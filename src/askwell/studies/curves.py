@@ -4,8 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from askwell.errors import MissingExtra
-
 SMOOTHED = 15
 """Draws that a point of a curve is the mean of."""
 
@@ -18,12 +16,7 @@ def draw(rows: Mapping[str, Path], file: Path) -> bool:
     found = {name: [rewards(run) for run in sorted(folder.iterdir()) if run.is_dir()] for name, folder in rows.items()}
     if not found:
         return False
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as missing:
-        raise MissingExtra(
-            "a study's plot needs 'matplotlib', which is not installed; install it with `pip install 'askwell[train]'`"
-        ) from missing
+    from matplotlib.figure import Figure  # an extra, and slow to load
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()

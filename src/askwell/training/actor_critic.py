@@ -16,9 +16,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainingArguments
+
 from askwell import weights
 from askwell.decoding.replies import sample
-from askwell.errors import MissingExtra
 from askwell.generation import ends_of
 from askwell.recipes import TrainRecipe
 from askwell.runs import Run
@@ -26,15 +29,6 @@ from askwell.training import advantages as ppo
 from askwell.training import batches, draws, loop, scoring
 from askwell.training.draws import Judge
 from askwell.training.trees import Piece
-
-try:
-    import torch
-    from safetensors.torch import load_file, save_file
-    from transformers import TrainingArguments
-except ModuleNotFoundError as missing:
-    raise MissingExtra(
-        f"training needs {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
-    ) from missing
 
 CRITIC = "critic.safetensors"
 CLIP = 0.2

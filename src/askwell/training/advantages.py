@@ -5,14 +5,7 @@ Replies are rows of (B, T), their tokens marked by a mask from the left; or all 
 
 from typing import NamedTuple
 
-from askwell.errors import MissingExtra
-
-try:
-    import torch
-except ModuleNotFoundError as missing:
-    raise MissingExtra(
-        f"training needs {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
-    ) from missing
+import torch
 
 MOST_ERROR = 0.2
 """How far off its target the divergence counts as, at most, when its coefficient is adapted."""

@@ -15,21 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import torch
+from accelerate import PartialState
+from torch.utils.data import Dataset, Sampler, SequentialSampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
 from askwell import runs, weights
-from askwell.errors import MissingExtra, RecipeError, RunError
+from askwell.errors import RecipeError, RunError
 from askwell.recipes import TrainRecipe
 from askwell.runs import Run
 from askwell.training import batches
-
-try:
-    import torch
-    from accelerate import PartialState
-    from torch.utils.data import Dataset, Sampler, SequentialSampler
-    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-except ModuleNotFoundError as missing:
-    raise MissingExtra(
-        f"training needs {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
-    ) from missing
 
 log = logging.getLogger(__name__)
 COMPLETE = "complete"

@@ -17,8 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from askwell import rendering, runs, weights
-from askwell.errors import DataError, MissingExtra
+from askwell.errors import DataError
 from askwell.grading.replies import parse
 from askwell.recipes import RewardModels, TrainRecipe
 from askwell.records import Message
@@ -27,13 +29,6 @@ from askwell.training import draws, reward_agreement, scoring
 from askwell.training.draws import Ask, Worth
 from askwell.training.parts import training_of
 from askwell.training.trees import Piece
-
-try:
-    import torch
-except ModuleNotFoundError as missing:
-    raise MissingExtra(
-        f"training needs {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
-    ) from missing
 
 log = logging.getLogger(__name__)
 AT_ONCE = 128

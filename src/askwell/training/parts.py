@@ -9,15 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from askwell import runs
-from askwell.errors import DataError, MissingExtra, RecipeError
+from safetensors import safe_open
 
-try:
-    from safetensors import safe_open
-except ModuleNotFoundError as missing:
-    raise MissingExtra(
-        f"policies need {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
-    ) from missing
+from askwell import runs
+from askwell.errors import DataError, RecipeError
 
 ADAPTER_CONFIG = "adapter_config.json"
 PASSING = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"}

@@ -9,19 +9,13 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from askwell.errors import MissingExtra
+import torch
+from torch.nn.functional import logsigmoid
+
 from askwell.recipes import Dpo
 from askwell.training import loop, scoring
 from askwell.training.examples import Candidates
 from askwell.training.trees import Piece
-
-try:
-    import torch
-    from torch.nn.functional import logsigmoid
-except ModuleNotFoundError as missing:
-    raise MissingExtra(
-        f"training needs {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
-    ) from missing
 
 AHEAD = 64
 """Question sets in a forward pass of the starting policy."""

@@ -9,19 +9,13 @@ a candidate, its end of turn.
 from collections.abc import Sequence
 from typing import Any
 
-from askwell.errors import MissingExtra
+import torch
+from torch.nn.functional import logsigmoid
+
 from askwell.recipes import BradleyTerry
 from askwell.training import loop, scoring
 from askwell.training.examples import Candidates
 from askwell.training.preferences import AHEAD, pairs_of
-
-try:
-    import torch
-    from torch.nn.functional import logsigmoid
-except ModuleNotFoundError as missing:
-    raise MissingExtra(
-        f"training needs {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
-    ) from missing
 
 
 def task(model: Any, rows: Sequence[Candidates], layout: scoring.Layout, recipe: BradleyTerry) -> loop.Task:

@@ -10,29 +10,22 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback
+from trl.models.utils import unwrap_model_for_generation
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.utils import split_tensor_dict
+
 from askwell import weights
 from askwell.decoding.replies import sample
-from askwell.errors import MissingExtra
 from askwell.generation import ends_of
 from askwell.recipes import TrainRecipe
 from askwell.runs import Run
 from askwell.training import batches, loop, scoring
 from askwell.training.draws import Judge, per_draw
 from askwell.training.trees import Piece
-
-try:
-    import torch
-    from datasets import Dataset
-    from transformers import PrinterCallback
-    from trl.models.utils import unwrap_model_for_generation
-    from trl.trainer.grpo_config import GRPOConfig
-    from trl.trainer.grpo_trainer import GRPOTrainer
-    from trl.trainer.utils import split_tensor_dict
-except ModuleNotFoundError as missing:
-    raise MissingExtra(
-        f"reinforcement learning needs {missing.name!r}, which is not installed; install it with "
-        "`pip install 'askwell[train]'`"
-    ) from missing
 
 LOSSES: dict[str, dict[str, Any]] = {
     "grpo": {"loss_type": "grpo", "importance_sampling_level": "token", "epsilon": 0.2, "epsilon_high": 0.2},

@@ -12,19 +12,14 @@ off.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from askwell.errors import MissingExtra, RecipeError
+import torch
+from accelerate.utils import extract_model_from_parallel
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
+
+from askwell.errors import RecipeError
 from askwell.recipes import TrainRecipe
 from askwell.training.trees import Piece, Row, nodes, rows_of
-
-try:
-    import torch
-    from accelerate.utils import extract_model_from_parallel
-    from torch.nn.functional import cross_entropy
-    from torch.utils.checkpoint import checkpoint
-except ModuleNotFoundError as missing:
-    raise MissingExtra(
-        f"training needs {missing.name!r}, which is not installed; install it with `pip install 'askwell[train]'`"
-    ) from missing
 
 T = TypeVar("T")
 LOGITS = 2**26
