@@ -1,11 +1,6 @@
-import pytest
-import torch
+"""For tests of training."""
 
+import os
 
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    """Threads cost a tiny model more than they bring."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+# TRL warns of what it calls experimental, and warnings are errors here; `rollouts.train` says so to it as well.
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
