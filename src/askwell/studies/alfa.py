@@ -37,6 +37,7 @@ from askwell.studies.alfa_steps import (
     ROWS,
     SIZES,
     SPLIT,
+    TEMPERATURE,
     UNION,
     interviews_of,
     questions_of,
@@ -176,8 +177,8 @@ def markdown(recipe: StudyAlfaRecipe, found: Mapping[str, Any], cost: Mapping[st
         f"A small invented world with known truth ({', '.join(size.clinic.systems)}): it shows which way methods move, "
         f"never how a large model would score. {size.posts} posts of a forum, {size.clinic.visits} visits; requests "
         f"that rewriter and judge get wrong: {errors}. Questions compared at {size.questions} contexts, {size.people} "
-        f"people interviewed, replies sampled; budget {recipe.budget}; seeds: {seeds}. Intervals: 95 %, bootstrap over "
-        "posts and people.\n",
+        f"people interviewed, replies sampled at {TEMPERATURE}; budget {recipe.budget}; seeds: {seeds}. Intervals: "
+        "95 %, bootstrap over posts and people.\n",
         "`win-rate` is against base by a judge without errors, a tie half a win; `unscored` the share of questions "
         "that the oracle cannot read; the attributes are its exact scores in [0, 1]; `diagnosis` is the share of right "
         f"ones after at most {FIXED} questions.\n",

@@ -62,6 +62,9 @@ SPLIT = "dev"
 """What the rows are evaluated on; as in `studies.clinic`, in `test` every wording is new."""
 ERRORS = {"enhance": 0.1, "corrupt": 0.1, "rank": 0.05}
 """Share of requests that the rewriter and the judge get wrong, so that there is something to filter."""
+TEMPERATURE = 0.7
+"""Of the replies that are evaluated: at 1 a small policy's slips say more of its size than of what it has learned, and
+greedily nobody says anything that is badly worded."""
 LONGEST = 32
 """Tokens of a reply."""
 FIXED = 5
@@ -317,7 +320,7 @@ def evaluation_steps(size: Size, root: Path, row: str, seed: int, *, people: int
             systems=size.clinic.systems,
             limit=size.people,
             most=FIXED,
-            temperature=1.0,
+            temperature=TEMPERATURE,
             max_new_tokens=LONGEST,
             bounds=first,
             output=interviews_of(root, row, seed),
@@ -329,7 +332,7 @@ def evaluation_steps(size: Size, root: Path, row: str, seed: int, *, people: int
 
 def comparison_step(size: Size, root: Path, row: str, seed: int, *, people: int) -> Step:
     """A row's questions beside those of base; base's beside those that people asked."""
-    policy = System(policy=str(root / row / str(seed) / "checkpoint"), temperature=1.0, max_new_tokens=LONGEST)
+    policy = System(policy=str(root / row / str(seed) / "checkpoint"), temperature=TEMPERATURE, max_new_tokens=LONGEST)
     systems = {row: policy}
     if row != "base":
         systems["base"] = System(run=questions_of(root, "base", people), named="base")
