@@ -48,7 +48,7 @@ WANTED = {
 class Attribute(BaseModel):
     """One thing that makes a question good."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     name: Name
     title: Text

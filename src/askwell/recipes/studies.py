@@ -11,7 +11,7 @@ StudyRow = Literal["base", "sft", "dpo", "grpo", "cispo", "gspo", "no_content", 
 
 
 class StudyRecipe(Recipe):
-    """A paper's table from raw data to report, in one command."""
+    """Learn-to-Ask's table, on real dialogues or in the simulated clinic, from raw data to report."""
 
     free = frozenset({"workers"})
 
