@@ -14,7 +14,7 @@ from askwell.studies import alfa, alfa_steps, clinic
 def tiny(monkeypatch):
     scratch = ScratchModel(vocabulary=600, hidden=16, layers=1, heads=2)
     size = clinic.Size(60, scratch, 0.2, 0.2, 0.2, 0.3, 6)
-    monkeypatch.setitem(alfa_steps.SIZES, "small", alfa_steps.Size(8, size, 6, 6))
+    monkeypatch.setitem(alfa_steps.SIZES, "small", alfa_steps.Size(8, 60, size, 6, 6))
 
 
 def test_the_table_has_every_kind_of_row_and_says_which_orderings_hold(tmp_path, tiny):
@@ -28,6 +28,15 @@ def test_the_table_has_every_kind_of_row_and_says_which_orderings_hold(tmp_path,
         assert ("win_rate" in figures, "interviews" in figures) == (name != "base", name != "human")
         assert set(figures["attributes"]) == {*alfa.ALFA, "overall"}
     assert [(each["better"], each["worse"]) for each in found["orderings"]] == [("sft_real", "base")]
+    equal = found["at equal questions"]
+    asked = [
+        figures["interviews"]["questions"]["value"] for figures in found["rows"].values() if "interviews" in figures
+    ]
+    assert equal["questions"] == pytest.approx(min(asked)) and set(equal["accuracy"]) == {"random", "base", *rows}
+    assert [(each["better"], each["worse"]) for each in equal["steps"]] == [
+        ("sft_real", "random"),
+        ("ppo_reward_fusion", "sft_real"),
+    ]
     # What is not base's own is compared with base: a tie everywhere is a win-rate of one half, whoever sits first.
     assert math.isclose(0.5 + found["orderings"][0]["gain"]["value"], found["rows"]["sft_real"]["win_rate"]["value"])
     page = (out / "report.md").read_text()
@@ -47,7 +56,7 @@ def test_all_rows_are_planned_and_each_stage_once(tmp_path):
             if f'"{other.output}' in text and other is not step:
                 assert any(str(path).startswith(str(other.output)) for path in before), (step.output, other.output)
     compared = [step.recipe for step in chain if step.command == "evaluate questions"]
-    assert len(compared) == 9 * 3 + 1 + 16 and {each.seed for each in compared} == {0}
+    assert len(compared) == 13 * 3 + 1 + 13 and {each.seed for each in compared} == {0}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from typing import Any
 
 from askwell import jsonl, runs
 from askwell.errors import DataError
+from askwell.evaluation import equal_questions
+from askwell.evaluation.interview_figures import course
 from askwell.evaluation.report import cell, plain
 from askwell.recipes import CompareRecipe
 from askwell.records import Case, Episode, Record
@@ -22,6 +24,7 @@ from askwell.statistics import Estimate, difference_interval
 MADE_BY = "askwell evaluate interviews"
 TITLES = {
     "accuracy": "share decided rightly",
+    "at equal questions": "share decided rightly after as many questions",
     "questions": "questions an interview",
     "collected": "share of the facts said by the end",
     "no question": "share decided rightly before any question",
@@ -29,12 +32,20 @@ TITLES = {
 
 
 class Side(Record):
-    """A case in one run: what was decided, whether rightly, after how many questions."""
+    """A case in one run: whether it was decided rightly, and would have been before the first question and after each
+    (None: unscored)."""
 
     right: bool | None
-    right_at_first: bool | None
-    questions: int
+    course: tuple[float | None, ...]
     collected: float | None
+
+    @property
+    def questions(self) -> int:
+        return len(self.course) - 1
+
+    @property
+    def right_at_first(self) -> float | None:
+        return self.course[0]
 
 
 class Pair(Record):
@@ -97,8 +108,7 @@ def side(episode: Episode, case: Case) -> Side:
     facts = {fact for exchange in episode.exchanges for fact in exchange.revealed}.intersection(case.facts)
     return Side(
         right=None if episode.decision is None else episode.decision == case.answer,
-        right_at_first=None if episode.first_choice is None else episode.first_choice == case.answer,
-        questions=len(episode.exchanges),
+        course=course(episode, case),
         collected=len(facts) / len(set(case.facts)) if case.facts else None,
     )
 
@@ -107,20 +117,27 @@ def compared(pairs: Sequence[Pair], *, seed: int = 0) -> dict[str, Any]:
     """First less second, with intervals over groups, and McNemar's test."""
     groups = [pair.group for pair in pairs]
 
-    def difference(name: str) -> Estimate:
-        values = [(getattr(pair.first, name), getattr(pair.second, name)) for pair in pairs]
+    def difference(values: Sequence[tuple[float | None, float | None]]) -> Estimate:
         # A case that one run left undecided says nothing of the difference.
-        both = [(None, None) if None in value else (float(value[0]), float(value[1])) for value in values]
+        both = [(None, None) if None in value else value for value in values]
         found = difference_interval([one for one, _ in both], groups, [other for _, other in both], groups, seed=seed)
         return found._replace(scored=found.scored // 2, unscored=found.unscored // 2)
 
     fields = {"accuracy": "right", "questions": "questions", "collected": "collected", "no question": "right_at_first"}
+    values = {
+        name: [(getattr(pair.first, field), getattr(pair.second, field)) for pair in pairs]
+        for name, field in fields.items()
+    }
+    courses = [pair.first.course for pair in pairs], [pair.second.course for pair in pairs]
+    questions = min(map(equal_questions.mean_questions, courses))
+    values["at equal questions"] = list(zip(*(equal_questions.cut(side, questions) for side in courses), strict=True))
     table = Counter((pair.first.right, pair.second.right) for pair in pairs)
     only_first, only_second = table[True, False], table[False, True]
     return {
         "cases": len(pairs),
         "groups": len(set(groups)),
-        "differences": {name: difference(field)._asdict() for name, field in fields.items()},
+        "equal questions": questions,
+        "differences": {name: difference(values[name])._asdict() for name in TITLES},
         "both right": table[True, True],
         "both wrong": table[False, False],
         "mcnemar": {"first alone": only_first, "second alone": only_second, "p": mcnemar(only_first, only_second)},
@@ -141,7 +158,8 @@ def markdown(report: dict[str, Any], recipe: CompareRecipe) -> str:
         f"# {plain(str(recipe.first))} less {plain(str(recipe.second))}\n",
         f"{report['cases']} cases from {report['groups']} groups that both interviewed; {alone['first']} and "
         f"{alone['second']} are in one run alone. Intervals: 95 %, bootstrap over groups, the same for both. A case "
-        "that either left undecided is left out.\n",
+        "that either left undecided is left out. As many questions: the interviews of the one that asks more are cut "
+        f"so that both have {report['equal questions']:.2f} in the mean.\n",
         "| first less second | difference | cases | left out |",
         "|---|---|---|---|",
         *(

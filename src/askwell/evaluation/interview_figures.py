@@ -125,6 +125,11 @@ def choice_after(episode: Episode, count: int) -> str | None:
     return made[-1].choice if made else episode.first_choice
 
 
+def course(episode: Episode, case: Case) -> tuple[float | None, ...]:
+    """Whether what would be chosen is right before the first question and after each; None where it was unreadable."""
+    return tuple(None if choice is None else float(choice == case.answer) for choice in choices(episode))
+
+
 def collected(episode: Episode | None, case: Case) -> float | None:
     """The share of the case's facts that were said; None where it has none."""
     if episode is None or not case.facts:

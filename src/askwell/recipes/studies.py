@@ -51,6 +51,7 @@ AlfaRow = Literal[
     "without_avoid_bias",
     "general",
     "clinical",
+    "sft",
     "learn",
     "alfa_learn",
     "learn_attributes",
@@ -67,7 +68,8 @@ class StudyAlfaRecipe(Recipe):
     budget: Literal["small", "full"] = "full"
     """What the rows are trained and evaluated on: `small` is for a look, `full` for the table."""
     seeds: int = Field(default=3, ge=1)
-    """Training runs of the rows down to ppo_policy_fusion; the others have one. `budget: small` has one of each."""
+    """Training runs of the rows down to ppo_policy_fusion and from sft on; the others have one. `budget: small` has one
+    of each."""
     workers: int = Field(default=0, ge=0)
     """Stages side by side, each in a process of its own; 0: one a core."""
 

@@ -6,8 +6,9 @@ base model's questions by a judge, scored exactly in every attribute, and interv
 forum, rewrites, ranks and judges, and errs as stated: no weights, no key, no network. `studies.alfa_steps` has
 the rows and the stages behind them; here the table is made.
 
+    talk/ talks/                       novices' conversations, for the base model
     forum/ threads/ question_sets/     what people asked on a forum; the same, read and split; variants and verdicts
-    logs/ conversations/ turns/        experts' conversations, for the base model and for the union's rows
+    logs/ conversations/ turns/        experts' conversations, for the rows that learn from them
     base/ sft/ sft_real/ ...           the rows, a folder a seed
     each/ each_unfiltered/ reward/     a policy, or a reward model, for each attribute
     evaluation/                        ROW-SEED-questions, ROW-SEED-interviews
@@ -15,7 +16,7 @@ the rows and the stages behind them; here the table is made.
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,15 +26,18 @@ from askwell.clinic.knowledge import load
 from askwell.clinic.language import Oracle
 from askwell.clinic.quality import Quality
 from askwell.evaluation import interviews, report
+from askwell.evaluation.equal_questions import accuracy, between, gain, mean_questions
+from askwell.evaluation.interview_figures import course
 from askwell.interview.clinic import visitors
 from askwell.recipes import StudyAlfaRecipe
-from askwell.records import Comparison, Episode, ReplySet
+from askwell.records import Case, Comparison, Episode, ReplySet
 from askwell.runs import Run
 from askwell.statistics import difference_interval, mean_interval
 from askwell.studies import clinic, curves, schedule
 from askwell.studies.alfa_steps import (
     ERRORS,
     FIXED,
+    RANDOM,
     ROWS,
     SIZES,
     SPLIT,
@@ -64,6 +68,12 @@ ORDERINGS = (
     ("clinical", "general", "the clinical attributes are worth more than the general ones"),
 )
 """What the paper finds (its tables 1 to 4, by win-rate), as better row, worse row and claim."""
+LADDER = (
+    (RANDOM, ("sft_real", "sft")),
+    ("sft_real", ("coarse", "dpo_mix", "dpo_fusion", "ppo_mix", "ppo_reward_fusion", "ppo_policy_fusion")),
+    ("sft", UNION),
+)
+"""Who should diagnose worse after as many questions, and than whom."""
 
 
 def inputs(recipe: StudyAlfaRecipe) -> list[Path]:
@@ -113,13 +123,7 @@ def tables(recipe: StudyAlfaRecipe, root: Path) -> dict[str, Any]:
             won[row] = scores_of(folders, row)
             figures["win_rate"] = mean_interval(*won[row], seed=recipe.seed)._asdict()
         if row != "human":
-            talks = [
-                episode
-                for seed in seeds_of(recipe, row)
-                for episode in runs.records_of(
-                    interviews_of(root, row, seed), Episode, made_by="askwell evaluate interviews"
-                )
-            ]
+            talks = [episode for seed in seeds_of(recipe, row) for episode in episodes_of(root, row, seed)]
             held = interviews.figures(talks, cases * len(seeds_of(recipe, row)), most=FIXED, seed=recipe.seed)
             figures["interviews"] = interviews.as_json(held)
         found["rows"][row] = figures
@@ -129,7 +133,47 @@ def tables(recipe: StudyAlfaRecipe, root: Path) -> dict[str, Any]:
             gain = difference_interval(*won[better], *won[worse], seed=recipe.seed)
             found["orderings"].append({"better": better, "worse": worse, "claim": claim, "gain": gain._asdict()})
     first = interviews.load(interviews_of(root, "base", recipe.seed))
-    return {**found, "bounds": first["bounds"], "everything known": first["everything known"]}
+    found["at equal questions"] = at_equal_questions(recipe, root, cases, first["best possible"])
+    return {**found, **{name: first[name] for name in ("bounds", "best possible", "everything known")}}
+
+
+class Talks(NamedTuple):
+    """A row's interviews, all seeds pooled: their courses, and who was asked."""
+
+    courses: list[tuple[float | None, ...]]
+    people: list[str]
+
+
+def at_equal_questions(
+    recipe: StudyAlfaRecipe, root: Path, cases: Sequence[Case], best: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Accuracy of all rows after as many questions as the row that asks least has, beside the `best` possible after 0,
+    1, ... questions; and each step of the ladder after as many as the lesser of the two asks."""
+    talks: dict[str, Talks] = {}
+    for row in (RANDOM, *dict.fromkeys(("base", *recipe.rows))):
+        seeds = [recipe.seed] if row == RANDOM else seeds_of(recipe, row)
+        held = [pair for seed in seeds for pair in zip(cases, episodes_of(root, row, seed), strict=True)]
+        talks[row] = Talks([course(episode, case) for case, episode in held], [case.group for case, _ in held])
+    questions = min(mean_questions(held.courses) for held in talks.values())
+    below = int(questions)
+    ceiling = between(best[below]["value"], best[min(below + 1, len(best) - 1)]["value"], questions - below)
+    steps = []
+    for worse, betters in LADDER:
+        for better in betters:
+            if worse in talks and better in talks:
+                asked, found = gain(*talks[better], *talks[worse], seed=recipe.seed)
+                steps.append({"better": better, "worse": worse, "questions": asked, "gain": found._asdict()})
+    return {
+        "questions": questions,
+        "accuracy": {row: accuracy(*held, questions, seed=recipe.seed)._asdict() for row, held in talks.items()},
+        "best possible": ceiling,
+        "steps": steps,
+    }
+
+
+def episodes_of(root: Path, row: str, seed: int) -> Iterator[Episode]:
+    """A row's interviews of one seed, in the order of the cases."""
+    return runs.records_of(interviews_of(root, row, seed), Episode, made_by="askwell evaluate interviews")
 
 
 class Scores(NamedTuple):
@@ -175,7 +219,8 @@ def markdown(recipe: StudyAlfaRecipe, found: Mapping[str, Any], cost: Mapping[st
     parts = [
         "# ALFA in the simulated clinic\n",
         f"A small invented world with known truth ({', '.join(size.clinic.systems)}): it shows which way methods move, "
-        f"never how a large model would score. {size.posts} posts of a forum, {size.clinic.visits} visits; requests "
+        f"never how a large model would score. {size.posts} posts of a forum, {size.clinic.visits} visits of experts, "
+        f"{size.talks} of novices; requests "
         f"that rewriter and judge get wrong: {errors}. Questions compared at {size.questions} contexts, {size.people} "
         f"people interviewed, replies sampled at {TEMPERATURE}; budget {recipe.budget}; seeds: {seeds}. Intervals: "
         "95 %, bootstrap over posts and people.\n",
@@ -209,11 +254,33 @@ def markdown(recipe: StudyAlfaRecipe, found: Mapping[str, Any], cost: Mapping[st
     for claim in found["orderings"]:
         rows = f"{claim['better']} over {claim['worse']}"
         parts.append(row_of([claim["claim"], rows, cell(claim["gain"]), verdict(claim["gain"])]))
+    parts += ladder(found["at equal questions"])
     if plot:
         parts += ["\n## Reward while training\n", "![mean reward of rollouts by step](rewards.png)"]
     parts += ["\n## Cost\n", "| stage | seconds |\n|---|---|"]
     parts += [f"| {stage} | {seconds:.0f} |" for stage, seconds in cost.items()]
     return "\n".join(parts) + "\n"
+
+
+def ladder(found: Mapping[str, Any]) -> Iterator[str]:
+    """Who diagnoses best after as many questions, as lines of report.md."""
+    row_of, cell = clinic.row_of, report.cell
+    yield "\n## Who diagnoses best after as many questions\n"
+    yield (
+        f"All interviews cut so that each row has {found['questions']:.2f} questions in the mean, as many as the one "
+        "that asks least. The best possible asker knows how many it has.\n"
+    )
+    yield row_of(["", "diagnosis"])
+    yield row_of(["---"] * 2)
+    for row in sorted(found["accuracy"], key=lambda row: found["accuracy"][row]["value"]):
+        yield row_of([f"{row} asker" if row == RANDOM else row, cell(found["accuracy"][row])])
+    yield row_of(["best possible", f"{found['best possible']:.3f}"])
+    yield "\nAnd each of two, cut to as many as the one of them that asks less:\n"
+    yield row_of(["", "questions", "gain", "here it"])
+    yield row_of(["---"] * 4)
+    for step in found["steps"]:
+        names = f"{step['better']} over {step['worse']}"
+        yield row_of([names, f"{step['questions']:.2f}", cell(step["gain"]), verdict(step["gain"])])
 
 
 def plain_mean(figure: Mapping[str, Any]) -> str:

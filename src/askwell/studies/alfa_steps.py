@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from askwell import recipes
 from askwell.attributes import ALFA
-from askwell.clinic import threads
+from askwell.clinic import logs, threads
 from askwell.evaluation import interviews, questions
 from askwell.labelling import synthesis
 from askwell.recipes import (
@@ -31,8 +31,8 @@ from askwell.studies.schedule import Step
 from askwell.training import dpo, each, grpo, merge, ppo, reward, sft
 
 ROWS = {
-    "base": "a language model of whole conversations",
-    "sft_real": "SFT on the questions that people asked, from base; the start of all rows of ALFA below",
+    "base": "a language model of conversations in which novices ask: it can speak, and asks as badly as they do",
+    "sft_real": "SFT on what people of average skill asked on a forum, from base; the start of all rows of ALFA below",
     "sft_synthetic": "SFT on enhanced questions, from base",
     "sft_combined": "SFT on both, from base",
     "coarse": "DPO on one attribute, how good a question is overall",
@@ -49,15 +49,16 @@ ROWS = {
     **{f"without_{name}": f"dpo_fusion without {name}" for name in ALFA},
     "general": "dpo_fusion of clarity, focus and answerability",
     "clinical": "dpo_fusion of accuracy, relevance and avoid_bias",
-    "learn": "Learn-to-Ask (CISPO) from SFT on experts' logs, without ALFA",
+    "sft": "SFT on experts' logs, from base; the start of the rows below",
+    "learn": "Learn-to-Ask (CISPO), without ALFA",
     "alfa_learn": "Learn-to-Ask from ALFA: SFT on logs, then DPO on all six attributes, then CISPO",
     "learn_attributes": "Learn-to-Ask with the reward models of the six attributes, fused, as a term of its reward",
 }
-MAIN = tuple(ROWS)[:10]
+UNION = ("learn", "alfa_learn", "learn_attributes")
+MAIN = (*tuple(ROWS)[:10], "sft", *UNION)
 """Rows that are trained with every seed."""
 GENERAL, CLINICAL = ALFA[:3], ALFA[3:]
 DIRECTIONS: tuple[Direction, ...] = ("E-C", "E-O", "O-C")
-UNION = ("learn", "alfa_learn", "learn_attributes")
 SPLIT = "dev"
 """What the rows are evaluated on; as in `studies.clinic`, in `test` every wording is new."""
 ERRORS = {"enhance": 0.1, "corrupt": 0.1, "rank": 0.05}
@@ -67,6 +68,8 @@ TEMPERATURE = 0.7
 greedily nobody says anything that is badly worded."""
 LONGEST = 32
 """Tokens of a reply."""
+RANDOM = "random"
+"""The asker that all should beat: any question, as long as it may."""
 FIXED = 5
 """Questions of an interview, for those that do not stop by themselves."""
 
@@ -75,7 +78,10 @@ class Size(NamedTuple):
     """What the study is made of."""
 
     posts: int
+    talks: int
+    """Novices' conversations, from which base learns to speak."""
     clinic: clinic.Size
+    """Of the experts' logs, and of the rows that learn from them."""
     questions: int
     """Contexts at which the rows' questions are compared."""
     people: int
@@ -83,8 +89,8 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "small": Size(300, clinic.SIZES["small"]._replace(visits=2500), 200, 300),
-    "full": Size(1200, clinic.SIZES["small"], 600, 1000),
+    "small": Size(300, 4000, clinic.SIZES["small"]._replace(visits=2500, base_epochs=2.0), 200, 300),
+    "full": Size(600, 6000, clinic.SIZES["small"]._replace(base_epochs=3.0), 400, 600),
 }
 
 
@@ -97,17 +103,37 @@ def seeds_of(recipe: StudyAlfaRecipe, row: str) -> list[int]:
 def steps(recipe: StudyAlfaRecipe, root: Path) -> list[Step]:
     """All stages of the study, each once, in an order in which each finds what it reads."""
     size = SIZES[recipe.budget]
-    found = [*clinic.data_steps(size.clinic, root, recipe.seed), *forum_steps(size, root, recipe.seed)]
+    found = [*talk_steps(size, root, recipe.seed), *forum_steps(size, root, recipe.seed)]
+    found += clinic.data_steps(size.clinic, root, recipe.seed)
     for row in recipe.rows:
         for seed in seeds_of(recipe, row):
             found += Trainings(size, root, seed).of(row)
     for row in dict.fromkeys(("base", *recipe.rows)):
         for seed in seeds_of(recipe, row):
             found += evaluation_steps(size, root, row, seed, people=recipe.seed)
+    found.append(interview_step(size, root, RANDOM, recipe.seed, people=recipe.seed))
     first: dict[Path, Step] = {}
     for step in found:
         first.setdefault(step.output, step)
     return list(first.values())
+
+
+def talk_steps(size: Size, root: Path, seed: int) -> Iterator[Step]:
+    """What base learns to speak from."""
+    yield Step(
+        "clinic logs",
+        logs,
+        recipes.ClinicLogsRecipe(
+            conversations=size.talks, skill="novice", systems=size.clinic.systems, output=root / "talk", seed=seed
+        ),
+        "novices talk with patients: what a language model has read, before it learns to ask",
+    )
+    yield Step(
+        "ingest",
+        ingest,
+        recipes.IngestRecipe(source="chat", input=root / "talk" / "logs.jsonl", output=root / "talks"),
+        "the talk is read, checked and split by conversation",
+    )
 
 
 def forum_steps(size: Size, root: Path, seed: int) -> Iterator[Step]:
@@ -116,9 +142,9 @@ def forum_steps(size: Size, root: Path, seed: int) -> Iterator[Step]:
         "clinic threads",
         threads,
         recipes.ClinicThreadsRecipe(
-            posts=size.posts, skill="novice", systems=size.clinic.systems, output=root / "forum", seed=seed
+            posts=size.posts, skill="average", systems=size.clinic.systems, output=root / "forum", seed=seed
         ),
-        "people post on a forum, and others ask back, mostly badly: so there is something to align",
+        "people post on a forum, and others of average skill ask back",
     )
     yield Step(
         "ingest",
@@ -162,10 +188,11 @@ class Trainings:
     def of(self, row: str) -> list[Step]:
         """A row's training runs, those that it starts from before it."""
         if row == "base":
-            return [Step("train", sft, clinic.base_recipe(self.size.clinic, self.root, self.seed), ROWS["base"])]
+            recipe = clinic.base_recipe(self.size.clinic, self.root, self.seed)
+            return [Step("train", sft, recipe.model_copy(update={"input": self.root / "talks"}), ROWS["base"])]
         if row == "sft":
             recipe = clinic.sft_recipe(self.size.clinic, self.root, self.seed)
-            return [*self.of("base"), Step("train", sft, recipe, "SFT on experts' logs")]
+            return [*self.of("base"), Step("train", sft, recipe, ROWS["sft"])]
         if row.startswith("sft_"):
             return [*self.of("base"), self.imitation(row)]
         if row in UNION:
@@ -311,18 +338,23 @@ def evaluation_steps(size: Size, root: Path, row: str, seed: int, *, people: int
     first = (row, seed) == ("base", people)
     if row != "base" or first:
         yield comparison_step(size, root, row, seed, people=people)
-    yield Step(
+    yield interview_step(size, root, row, seed, people=people, bounds=first)
+
+
+def interview_step(size: Size, root: Path, row: str, seed: int, *, people: int, bounds: bool = False) -> Step:
+    """A row's interviews, or those of the random asker."""
+    return Step(
         "evaluate interviews",
         interviews,
         recipes.EvaluateInterviewsRecipe(
-            policy=str(root / row / str(seed) / "checkpoint"),
+            policy="clinic:random" if row == RANDOM else str(root / row / str(seed) / "checkpoint"),
             split=SPLIT,
             systems=size.clinic.systems,
             limit=size.people,
             most=FIXED,
             temperature=TEMPERATURE,
             max_new_tokens=LONGEST,
-            bounds=first,
+            bounds=bounds,
             output=interviews_of(root, row, seed),
             seed=people,
         ),
