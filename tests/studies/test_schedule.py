@@ -116,6 +116,19 @@ def test_what_most_waits_for_goes_first(edges):
     assert all(urgency[read] > urgency[reader] for reader, reads in needs.items() for read in reads)
 
 
+def test_who_alone_has_the_longest_chain_behind_it_takes_two_places():
+    urgency = {"base": 3, "reader": 1, "grader": 2, "other base": 3}
+
+    def places(beside, room=4, workers=4):
+        return schedule.places_of("base", set(beside), urgency, room=room, workers=workers)
+
+    assert places(["reader", "grader"]) == 2
+    assert places(["reader", "other base"]) == 1  # as long a chain behind another
+    assert places(["reader", "grader"], room=1) == 1
+    assert places(["reader", "grader"], workers=3) == 1  # others would have one place between them
+    assert places(["reader"]) == 1  # half of the cores already
+
+
 def test_a_checkpoint_inside_a_run_is_an_output_that_is_read(tmp_path):
     base = recipes.TrainRecipe(input=tmp_path / "turns", output=tmp_path / "base")
     tuned = recipes.TrainRecipe(

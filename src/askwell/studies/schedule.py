@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -46,9 +46,11 @@ class Step(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A stage at work: its process, when it began, and its last words on standard error."""
+    """A stage at work: its process, how many workers' places it takes, when it began, and its last words on standard
+    error."""
 
     process: "subprocess.Popen[str]"
+    places: int
     began: float
     reader: threading.Thread
     said: list[str]
@@ -79,12 +81,15 @@ def carry_out(
             ready = [path for path in waiting if not needs[path] & (waiting.keys() | running.keys())]
             if not ready and not running:
                 raise StageError(f"stages wait for one another: {', '.join(map(str, waiting))}")
-            for path in sorted(ready, key=lambda path: -urgency[path])[: workers - len(running)]:
-                # A stage that starts alone has all cores. Nothing more: with ten threads on four cores the stage that
-                # all waited for went at two thirds of the speed that it has on one.
-                beside = {other for other in (*ready, *running) if heavy[other]}
-                share = threads(min(workers, max(1, len(beside)))) if heavy[path] else 1
-                running[path] = started(waiting.pop(path), root, threads=share)
+            room = workers - sum(job.places for job in running.values())
+            for path in sorted(ready, key=lambda path: -urgency[path]):
+                if room < 1:
+                    break
+                beside = {other for other in (*ready, *running) if heavy[other]} - {path}
+                places = places_of(path, beside, urgency, room=room, workers=workers) if heavy[path] else 1
+                share = threads(min(workers, len(beside) + 1)) if heavy[path] else 1
+                running[path] = started(waiting.pop(path), root, threads=share * places, places=places)
+                room -= places
             for path, job in list(running.items()):
                 if job.process.poll() is not None:
                     job.reader.join()
@@ -134,6 +139,17 @@ def chains(needs: dict[Path, set[Path]]) -> dict[Path, int]:
     return {path: length(path) for path in needs}
 
 
+def places_of(path: Path, beside: Set[Path], urgency: Mapping[Path, int], *, room: int, workers: int) -> int:
+    """How many workers' places a stage takes: two where it alone has the longest chain behind it and half are left to
+    others. Beside one other stage it has half of the cores anyway.
+
+    On two threads a stage trains 1.7 times as fast as on one, with four 2.2 times where they are idle; but on four
+    threads beside three other stages it went at two thirds of its speed on one.
+    """
+    leads = all(urgency[path] > urgency[other] for other in beside)
+    return 2 if len(beside) > 1 and leads and room > 1 and workers > 3 else 1
+
+
 def threads(side_by_side: int) -> int:
     """Threads of each of so many processes."""
     return max(1, cores() // side_by_side)
@@ -144,7 +160,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def started(step: Step, root: Path, *, threads: int) -> Running:
+def started(step: Step, root: Path, *, threads: int, places: int) -> Running:
     """The step's command in a process of its own, its log passed on line by line."""
     name = str(step.output.relative_to(root))
     log.info("%s: %s (threads: %d)", name, step.why, threads)
@@ -164,7 +180,7 @@ def started(step: Step, root: Path, *, threads: int) -> Running:
     assert process.stderr is not None
     reader = threading.Thread(target=pass_on, args=(process.stderr, name, said), daemon=True)
     reader.start()
-    return Running(process, time.monotonic(), reader, said)
+    return Running(process, places, time.monotonic(), reader, said)
 
 
 def end_with(parent: int) -> Callable[[], None]:
