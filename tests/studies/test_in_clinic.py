@@ -26,6 +26,7 @@ def test_the_table_has_turns_and_interviews_of_all_seeds_and_what_each_has_over_
     assert asked == {name: 6 if name.startswith("dpo") else 12 for name in names}  # dpo has one seed
     assert set(found["interviews against sft"]) == {name for name in names if not name.startswith("sft")}
     assert set(found["bounds"]) == {"reference", "random"}
+    assert set(found["at equal questions"]["greedy"]["after"]) == {"sft", "dpo", "cispo", "random"}
     page = (out / "report.md").read_text()
     for text in ("| cispo, greedy |", "Over SFT, paired", "| reference |", "Everything known", "(rewards.png)"):
         assert text in page
@@ -37,6 +38,6 @@ def test_all_rows_are_planned_with_the_same_people_for_each(tmp_path):
     outputs = [step.output.relative_to(recipe.output) for step in chain]
     assert len(set(outputs)) == len(outputs)
     interviewed = [step.recipe for step in chain if step.command == "evaluate interviews"]
-    assert {recipe.seed for recipe in interviewed} == {0} and len(interviewed) == 2 * (4 * 3 + 5)
+    assert {recipe.seed for recipe in interviewed} == {0} and len(interviewed) == 2 * (4 * 3 + 5) + 1
     trained = [str(output) for output in outputs if output.parts[0] in recipe.rows]
     assert len(trained) == 4 * 3 + 5

@@ -17,6 +17,7 @@ the rows and the stages behind them; here the table is made.
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,19 +26,17 @@ from askwell.attributes import ALFA
 from askwell.clinic.knowledge import load
 from askwell.clinic.language import Oracle
 from askwell.clinic.quality import Quality
-from askwell.evaluation import interviews, report
-from askwell.evaluation.equal_questions import accuracy, between, gain, mean_questions
-from askwell.evaluation.interview_figures import course
+from askwell.evaluation import interviews
+from askwell.evaluation.report import cell
 from askwell.interview.clinic import visitors
 from askwell.recipes import StudyAlfaRecipe
-from askwell.records import Case, Comparison, Episode, ReplySet
+from askwell.records import Comparison, Episode, ReplySet
 from askwell.runs import Run
 from askwell.statistics import difference_interval, mean_interval
-from askwell.studies import clinic, curves, schedule
+from askwell.studies import clinic, curves, ladder, schedule
 from askwell.studies.alfa_steps import (
     ERRORS,
     FIXED,
-    RANDOM,
     ROWS,
     SIZES,
     SPLIT,
@@ -48,6 +47,7 @@ from askwell.studies.alfa_steps import (
     seeds_of,
     steps,
 )
+from askwell.studies.ladder import RANDOM, Talks, row_of, verdict
 from askwell.studies.schedule import Step
 
 log = logging.getLogger(__name__)
@@ -88,15 +88,15 @@ def plan(recipe: StudyAlfaRecipe) -> dict[str, object]:
 
 def run(recipe: StudyAlfaRecipe, run: Run) -> dict[str, object]:
     """Every stage that is not finished yet, then the table."""
-    chain = steps(recipe, run.path)
+    stages = steps(recipe, run.path)
     began = time.monotonic()
 
     def done(step: Step, seconds: float) -> None:
         run.log(stage=str(step.output.relative_to(run.path)), seconds=round(seconds, 1))
 
-    schedule.carry_out(chain, workers=recipe.workers or schedule.cores(), root=run.path, done=done)
+    schedule.carry_out(stages, workers=recipe.workers or schedule.cores(), root=run.path, done=done)
     elapsed = round(time.monotonic() - began)
-    cost = {str(step.output.relative_to(run.path)): runs.manifest_of(step.output)["seconds"] for step in chain}
+    cost = {str(step.output.relative_to(run.path)): runs.manifest_of(step.output)["seconds"] for step in stages}
     drawn = curves.draw({row: run.path / row for row in recipe.rows if row in UNION}, run.path / "rewards.png")
     found = tables(recipe, run.path)
     runs.write_json(run.report, {**found, "seconds": cost, "elapsed": elapsed})
@@ -133,42 +133,12 @@ def tables(recipe: StudyAlfaRecipe, root: Path) -> dict[str, Any]:
             gain = difference_interval(*won[better], *won[worse], seed=recipe.seed)
             found["orderings"].append({"better": better, "worse": worse, "claim": claim, "gain": gain._asdict()})
     first = interviews.load(interviews_of(root, "base", recipe.seed))
-    found["at equal questions"] = at_equal_questions(recipe, root, cases, first["best possible"])
+    people = {case.id: case for case in cases}
+    talks = {RANDOM: Talks.of(episodes_of(root, RANDOM, recipe.seed), people)}
+    for row in rows:
+        talks[row] = Talks.of(chain.from_iterable(episodes_of(root, row, s) for s in seeds_of(recipe, row)), people)
+    found["at equal questions"] = ladder.climbed(talks, LADDER, most=FIXED, seed=recipe.seed)
     return {**found, **{name: first[name] for name in ("bounds", "best possible", "everything known")}}
-
-
-class Talks(NamedTuple):
-    """A row's interviews, all seeds pooled: their courses, and who was asked."""
-
-    courses: list[tuple[float | None, ...]]
-    people: list[str]
-
-
-def at_equal_questions(
-    recipe: StudyAlfaRecipe, root: Path, cases: Sequence[Case], best: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Accuracy of all rows after as many questions as the row that asks least has, beside the `best` possible after 0,
-    1, ... questions; and each step of the ladder after as many as the lesser of the two asks."""
-    talks: dict[str, Talks] = {}
-    for row in (RANDOM, *dict.fromkeys(("base", *recipe.rows))):
-        seeds = [recipe.seed] if row == RANDOM else seeds_of(recipe, row)
-        held = [pair for seed in seeds for pair in zip(cases, episodes_of(root, row, seed), strict=True)]
-        talks[row] = Talks([course(episode, case) for case, episode in held], [case.group for case, _ in held])
-    questions = min(mean_questions(held.courses) for held in talks.values())
-    below = int(questions)
-    ceiling = between(best[below]["value"], best[min(below + 1, len(best) - 1)]["value"], questions - below)
-    steps = []
-    for worse, betters in LADDER:
-        for better in betters:
-            if worse in talks and better in talks:
-                asked, found = gain(*talks[better], *talks[worse], seed=recipe.seed)
-                steps.append({"better": better, "worse": worse, "questions": asked, "gain": found._asdict()})
-    return {
-        "questions": questions,
-        "accuracy": {row: accuracy(*held, questions, seed=recipe.seed)._asdict() for row, held in talks.items()},
-        "best possible": ceiling,
-        "steps": steps,
-    }
 
 
 def episodes_of(root: Path, row: str, seed: int) -> Iterator[Episode]:
@@ -203,18 +173,10 @@ def attribute_scores(quality: Quality, sets: Sequence[ReplySet], system: str, *,
     }
 
 
-def verdict(gain: Mapping[str, Any]) -> str:
-    """Whether an ordering holds here."""
-    if gain["low"] is None:
-        return "cannot be told"
-    return "holds" if gain["low"] > 0 else "is reversed" if gain["high"] < 0 else "is open"
-
-
 def markdown(recipe: StudyAlfaRecipe, found: Mapping[str, Any], cost: Mapping[str, float], *, plot: bool) -> str:
     """report.md."""
     size = SIZES[recipe.budget]
     seeds = ", ".join(f"{row} {len(seeds_of(recipe, row))}" for row in found["rows"] if row != "human")
-    row_of, cell = clinic.row_of, report.cell
     errors = ", ".join(f"{role} {rate:.0%}" for role, rate in ERRORS.items())
     parts = [
         "# ALFA in the simulated clinic\n",
@@ -254,33 +216,13 @@ def markdown(recipe: StudyAlfaRecipe, found: Mapping[str, Any], cost: Mapping[st
     for claim in found["orderings"]:
         rows = f"{claim['better']} over {claim['worse']}"
         parts.append(row_of([claim["claim"], rows, cell(claim["gain"]), verdict(claim["gain"])]))
-    parts += ladder(found["at equal questions"])
+    climbed = ladder.markdown(found["at equal questions"], found["best possible"])
+    parts += ["\n## Who diagnoses best after as many questions\n", *climbed]
     if plot:
         parts += ["\n## Reward while training\n", "![mean reward of rollouts by step](rewards.png)"]
     parts += ["\n## Cost\n", "| stage | seconds |\n|---|---|"]
     parts += [f"| {stage} | {seconds:.0f} |" for stage, seconds in cost.items()]
     return "\n".join(parts) + "\n"
-
-
-def ladder(found: Mapping[str, Any]) -> Iterator[str]:
-    """Who diagnoses best after as many questions, as lines of report.md."""
-    row_of, cell = clinic.row_of, report.cell
-    yield "\n## Who diagnoses best after as many questions\n"
-    yield (
-        f"All interviews cut so that each row has {found['questions']:.2f} questions in the mean, as many as the one "
-        "that asks least. The best possible asker knows how many it has.\n"
-    )
-    yield row_of(["", "diagnosis"])
-    yield row_of(["---"] * 2)
-    for row in sorted(found["accuracy"], key=lambda row: found["accuracy"][row]["value"]):
-        yield row_of([f"{row} asker" if row == RANDOM else row, cell(found["accuracy"][row])])
-    yield row_of(["best possible", f"{found['best possible']:.3f}"])
-    yield "\nAnd each of two, cut to as many as the one of them that asks less:\n"
-    yield row_of(["", "questions", "gain", "here it"])
-    yield row_of(["---"] * 4)
-    for step in found["steps"]:
-        names = f"{step['better']} over {step['worse']}"
-        yield row_of([names, f"{step['questions']:.2f}", cell(step["gain"]), verdict(step["gain"])])
 
 
 def plain_mean(figure: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from askwell.recipes import (
 from askwell.records import Direction
 from askwell.sources import ingest
 from askwell.studies import clinic
+from askwell.studies.ladder import RANDOM
 from askwell.studies.schedule import Step
 from askwell.training import dpo, each, grpo, merge, ppo, reward, sft
 
@@ -68,8 +69,6 @@ TEMPERATURE = 0.7
 greedily nobody says anything that is badly worded."""
 LONGEST = 32
 """Tokens of a reply."""
-RANDOM = "random"
-"""The asker that all should beat: any question, as long as it may."""
 FIXED = 5
 """Questions of an interview, for those that do not stop by themselves."""
 

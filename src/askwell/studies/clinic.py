@@ -27,6 +27,8 @@ from askwell.recipes import CLINIC, Endpoint, Optimizer, Reward, Rollouts, Scrat
 from askwell.records import Episode, Grade, Turn
 from askwell.sources import ingest
 from askwell.statistics import difference_interval
+from askwell.studies import ladder
+from askwell.studies.ladder import RANDOM, Talks, row_of
 from askwell.studies.rows import DECODING, MODES, ROLLED, ROWS, method_of, seeds_of
 from askwell.studies.schedule import Step
 from askwell.training import dpo, grpo, sft
@@ -38,6 +40,10 @@ LONGEST = 32
 """Tokens of a reply."""
 MOST = 12
 """Questions after which an interview ends."""
+
+
+LADDER = ((RANDOM, ("sft",)), ("sft", ("dpo", *ROLLED)))
+"""Who should diagnose worse after as many questions, and than whom."""
 
 
 class Size(NamedTuple):
@@ -76,6 +82,7 @@ def steps(recipe: StudyRecipe, root: Path) -> Iterator[Step]:
             for decoding in DECODING:
                 bounds = (row, seed, decoding) == (recipe.rows[0], recipe.seed, "sampled")
                 yield from evaluation_steps(size, root, row, seed, decoding, people=recipe.seed, bounds=bounds)
+    yield interview_step(size, root, RANDOM, recipe.seed, "sampled", people=recipe.seed)
 
 
 def data_steps(size: Size, root: Path, seed: int) -> Iterator[Step]:
@@ -215,11 +222,18 @@ def evaluation_steps(
         ),
         f"{row} at the turns of held-out conversations, {decoding}",
     )
-    yield Step(
+    yield interview_step(size, root, row, seed, decoding, people=people, bounds=bounds)
+
+
+def interview_step(
+    size: Size, root: Path, row: str, seed: int, decoding: str, *, people: int, bounds: bool = False
+) -> Step:
+    """A policy, or the random asker, in conversation."""
+    return Step(
         "evaluate interviews",
         interviews,
         recipes.EvaluateInterviewsRecipe(
-            policy=checkpoint,
+            policy="clinic:random" if row == RANDOM else str(root / row / str(seed) / "checkpoint"),
             split=SPLIT,
             systems=size.systems,
             limit=size.people,
@@ -252,7 +266,9 @@ def tables(recipe: StudyRecipe, root: Path) -> dict[str, Any]:
     people = visitors(load(systems=size.systems), size.people, seed=recipe.seed, split=SPLIT)
     cases = [visitor.case for visitor in people]
     answers = {case.id: case.answer for case in cases}
+    first = interviews.load(interviews_of(root, recipe.rows[0], recipe.seed, "sampled"))
     found: dict[str, Any] = {"turns": {}, "interviews": {}, "turns against sft": {}, "interviews against sft": {}}
+    found["at equal questions"] = {}
     for decoding in DECODING:
         grades = {row: list(pooled_grades(recipe, root, row, decoding)) for row in recipe.rows}
         talks = {row: list(pooled_episodes(recipe, root, row, decoding)) for row in recipe.rows}
@@ -265,7 +281,9 @@ def tables(recipe: StudyRecipe, root: Path) -> dict[str, Any]:
                 gain = differences(turns, grades[row], grades["sft"], seed=recipe.seed)
                 found["turns against sft"][name] = report.as_json(gain)
                 found["interviews against sft"][name] = gains(talks[row], talks["sft"], answers, seed=recipe.seed)
-    first = interviews.load(interviews_of(root, recipe.rows[0], recipe.seed, "sampled"))
+        held = {row: Talks.of(talks[row], {case.id: case for case in cases}) for row in recipe.rows}
+        held[RANDOM] = Talks.of(episodes_of(root, RANDOM, recipe.seed, "sampled"), {case.id: case for case in cases})
+        found["at equal questions"][decoding] = ladder.climbed(held, LADDER, most=interviews.CEILING, seed=recipe.seed)
     return {**found, **{name: first[name] for name in ("bounds", "best possible", "everything known")}}
 
 
@@ -280,8 +298,12 @@ def pooled_grades(recipe: StudyRecipe, root: Path, row: str, decoding: str) -> I
 def pooled_episodes(recipe: StudyRecipe, root: Path, row: str, decoding: str) -> Iterator[Episode]:
     """The interviews of a row over all seeds, with the same people in the same order each time."""
     for seed in seeds_of(recipe, row):
-        path = interviews_of(root, row, seed, decoding)
-        yield from runs.records_of(path, Episode, made_by="askwell evaluate interviews")
+        yield from episodes_of(root, row, seed, decoding)
+
+
+def episodes_of(root: Path, row: str, seed: int, decoding: str) -> Iterator[Episode]:
+    """The interviews of a row and seed, in the order of the people."""
+    return runs.records_of(interviews_of(root, row, seed, decoding), Episode, made_by="askwell evaluate interviews")
 
 
 def gains(
@@ -331,6 +353,9 @@ def markdown(recipe: StudyRecipe, found: Mapping[str, Any], cost: Mapping[str, f
             cells = [report.cell(found["turns against sft"][name][figure]) for figure in SHOWN["turns"]]
             talks = found["interviews against sft"][name]
             parts.append(row_of([name, *cells, report.cell(talks["accuracy"]), report.cell(talks["questions"])]))
+    for decoding, climbed in found["at equal questions"].items():
+        parts.append(f"\n## Who diagnoses best after as many questions, {decoding}\n")
+        parts += ladder.markdown(climbed, found["best possible"])
     parts += ["\n## Accuracy over the number of questions\n", *curves_of(found)]
     if plot:
         parts += ["\n## Reward while training\n", "![mean reward of rollouts by step](rewards.png)"]
@@ -342,11 +367,6 @@ def markdown(recipe: StudyRecipe, found: Mapping[str, Any], cost: Mapping[str, f
 def shown(found: Mapping[str, Any], kind: str, name: str) -> list[str]:
     """The figures of a row as the table shows them."""
     return [report.cell(found[kind][name][figure]) for figure in SHOWN[kind]]
-
-
-def row_of(cells: Sequence[str]) -> str:
-    """A row of a markdown table."""
-    return f"| {' | '.join(cells)} |"
 
 
 def curves_of(found: Mapping[str, Any]) -> Iterator[str]:
