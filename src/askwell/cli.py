@@ -126,6 +126,7 @@ def call(name: str, arguments: list[str]) -> int:
         return 0
     if not runs.main_process():
         # A second process of `accelerate launch`: the first owns the run directory.
+        stage.inputs(recipe)
         stage.run(recipe, runs.Run(recipe.output, resumed=False))
         return 0
     print_counts(runs.carry_out(stage, recipe, name))

@@ -173,6 +173,12 @@ def main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def processes() -> int:
+    """How many share the work. From the launcher itself: a PartialState made before TrainingArguments keeps them from
+    setting up the processes."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def records_of(path: Path, kind: type[R], *, made_by: str | tuple[str, ...]) -> Iterator[R]:
     """The records of a finished run; `made_by` names the command that makes such a run, or each of several."""
     return jsonl.read(records_file(path, made_by=made_by), kind)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from datasets import Dataset
 from pydantic import ValidationError
-from safetensors.torch import load_file
 from torch.nn.functional import logsigmoid
 from training_examples import finished_run, ingested, messages, metrics, recipe
 from trl.trainer.dpo_config import DPOConfig
@@ -205,28 +204,6 @@ def test_a_run_learns_its_preferences_and_starts_from_no_margin(base, tmp_path):
     assert lines[-1]["margin"] > 0.5
     assert lines[-1]["accuracy"] > 0.9
     assert lines[-1]["better"] - lines[-1]["worse"] == pytest.approx(lines[-1]["margin"], rel=1e-3, abs=1e-5)
-
-
-@pytest.mark.parametrize("lora", [None, {"rank": 2}])
-def test_a_run_that_was_cut_ends_as_one_that_was_not(base, tmp_path, monkeypatch, lora):
-    whole = preferred(tmp_path, base, "whole", lora=lora)
-    runs.carry_out(dpo, whole, "train")
-    again = preferred(tmp_path, base, "again", lora=lora)
-    log = runs.Run.log
-
-    def cut(run, **line):
-        log(run, **line)
-        if line["step"] == 5:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(runs.Run, "log", cut)
-        runs.carry_out(dpo, again, "train")
-    runs.carry_out(dpo, again, "train")
-    assert metrics(again.output) == metrics(whole.output)
-    name = "adapter_model.safetensors" if lora else "model.safetensors"
-    one, other = (load_file(path / "checkpoint" / name) for path in (again.output, whole.output))
-    assert all(torch.equal(one[name], other[name]) for name in other)
 
 
 def test_attributes_choose_preferences_and_unknown_ones_are_named(base, tmp_path):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from training_examples import finished_run, metrics, recipe, turns
 from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -88,28 +87,6 @@ def test_a_run_leaves_a_policy_and_what_its_rollouts_were_worth(start, tmp_path)
     assert all(0 <= line["reward"] <= 4 and 0 <= line["unscored"] < 1 for line in drawn)
     assert sum(line["tokens"] for line in lines) == counts["tokens_seen"]
     assert weights.load(str(wanted.output))
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_run_that_was_cut_ends_as_if_undisturbed(start, tmp_path, method, monkeypatch):
-    settings = {"updates": 1, "iterations": 2}
-    whole = rolled(start, tmp_path / "whole", method=method, epochs=1, **settings)
-    runs.carry_out(grpo, whole, "train")
-    log = runs.Run.log
-
-    def cut(run, **line):
-        log(run, **line)
-        if line["step"] == 5:
-            raise KeyboardInterrupt
-
-    again = rolled(start, tmp_path / "again", method=method, epochs=1, **settings)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(runs.Run, "log", cut)
-        runs.carry_out(grpo, again, "train")
-    runs.carry_out(grpo, again, "train")
-    assert metrics(again.output) == metrics(whole.output)
-    one, other = (load_file(path / "checkpoint" / "model.safetensors") for path in (again.output, whole.output))
-    assert all(torch.equal(one[name], other[name]) for name in other)
 
 
 def trainers(start, output, **fields):

@@ -129,28 +129,11 @@ def test_others_load_the_checkpoint_and_read_the_same_rewards(trained):
     torch.testing.assert_close(torch.tensor([each for row in found for each in row]), read)
 
 
-def test_adapters_keep_the_head_and_a_cut_run_ends_as_one_that_was_not(base, source, tmp_path, monkeypatch):
+def test_adapters_keep_the_head(base, source, tmp_path):
     whole = rewarding(source, tmp_path / "whole", base, lora={"rank": 2})
     counts = runs.carry_out(reward, whole, "train")
     assert counts["parameters_trained"] < counts["parameters"] / 2
-    again = rewarding(source, tmp_path / "again", base, lora={"rank": 2})
-    log = runs.Run.log
-
-    def cut(run, **line):
-        log(run, **line)
-        if line["step"] == 1:  # before the first checkpoint: fresh adapters and head are drawn again
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(runs.Run, "log", cut)
-        runs.carry_out(reward, again, "train")
-    runs.carry_out(reward, again, "train")
-    assert metrics(again.output) == metrics(whole.output)
-    name = "checkpoint/adapter_model.safetensors"
-    one, other = (load_file(path / name) for path in (again.output, whole.output))
-    assert any("score" in name for name in one)
-    assert all(torch.equal(one[name], other[name]) for name in other)
-    assert (again.output / "report.json").read_bytes() == (whole.output / "report.json").read_bytes()
+    assert any("score" in name for name in load_file(whole.output / "checkpoint" / "adapter_model.safetensors"))
     loaded = weights.load_reward(str(whole.output))
     plain = AutoModelForSequenceClassification.from_pretrained(whole.output / "checkpoint", num_labels=1)
     ids = torch.tensor([loaded.tokenizer("Which city?")["input_ids"]])

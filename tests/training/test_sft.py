@@ -1,5 +1,4 @@
 import os
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -16,41 +15,6 @@ from askwell.errors import DataError, RecipeError, RunError
 from askwell.training import examples, loop, reading, sft
 
 HERE = Path(__file__).parent
-
-MORTAL = """
-import os, signal, sys
-from pathlib import Path
-from training_examples import recipe
-from askwell import runs
-from askwell.training import sft
-
-source, output, last = sys.argv[1:]
-log = runs.Run.log
-def mortal(run, **line):
-    log(run, **line)
-    if line["step"] == int(last):
-        os.kill(os.getpid(), signal.SIGKILL)
-runs.Run.log = mortal
-wanted = recipe(Path(source), Path(output))
-with runs.start(wanted, "train") as run:
-    sft.run(wanted, run)
-"""
-
-TOGETHER = """
-import sys
-from pathlib import Path
-from training_examples import recipe
-from askwell import runs
-from askwell.training import sft
-
-source, output = sys.argv[1:]
-wanted = recipe(Path(source), Path(output), batch=4, micro_batch=1)
-if runs.main_process():
-    with runs.start(wanted, "train") as run:
-        run.finish(sft.run(wanted, run))
-else:
-    sft.run(wanted, runs.Run(wanted.output, resumed=False))
-"""
 
 
 def train(wanted):
@@ -123,48 +87,10 @@ def test_micro_batches_change_nothing(undisturbed, tmp_path):
     same_curve(metrics(tmp_path / "run"), metrics(wanted.output))
 
 
-@pytest.mark.parametrize("last", [1, 7])
-def test_a_killed_run_ends_as_if_undisturbed(undisturbed, tmp_path, last):
-    """Killed by SIGKILL at a step; a torn checkpoint and a torn line are left behind too."""
-    wanted, _ = undisturbed
-    killed = recipe(wanted.input, tmp_path / "run")
-    assert die(wanted.input, killed.output, last) == -signal.SIGKILL
-    torn = killed.output / "attempt" / f"checkpoint-{last}"
-    torn.mkdir(parents=True, exist_ok=True)
-    (torn / "trainer_state.json").write_text("{")
-    with (killed.output / "metrics.jsonl").open("a") as file:
-        file.write('{"step": ')
-    train(killed)
-    assert metrics(killed.output) == metrics(wanted.output)
-    one, other = weights_of(killed.output), weights_of(wanted.output)
-    assert all(torch.equal(one[name], other[name]) for name in other)
-
-
-def die(source, output, last):
-    command = [sys.executable, "-c", MORTAL, str(source), str(output), str(last)]
-    return subprocess.run(command, env=environment(), check=False, capture_output=True).returncode
-
-
 def same_curve(one, other):
     assert [line["step"] for line in one] == [line["step"] for line in other]
     for key in ("loss", "grad_norm", "learning_rate", "tokens"):
         assert [line[key] for line in one] == pytest.approx([line[key] for line in other], rel=1e-4)
-
-
-def test_two_processes_have_the_curve_of_one(undisturbed, tmp_path):
-    wanted, _ = undisturbed
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    script = tmp_path / "together.py"
-    script.write_text(TOGETHER)
-    command = [*launch, str(script), str(wanted.input), str(tmp_path / "run")]
-    done = subprocess.run(
-        command, env=environment() | {"PYTHONWARNINGS": ""}, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    same_curve(metrics(tmp_path / "run"), metrics(wanted.output))
-    assert runs.counts_of(tmp_path / "run")["processes"] == 2
-    for name, weight in weights_of(wanted.output).items():
-        torch.testing.assert_close(weights_of(tmp_path / "run")[name], weight, rtol=1e-3, atol=1e-4)
 
 
 def test_a_base_model_goes_on_to_lora_and_the_adapters_load_with_their_base(tmp_path):

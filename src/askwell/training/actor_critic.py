@@ -10,7 +10,6 @@ are made between draws, with the critic and the coefficient of the divergence in
 same curve.
 """
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,13 +19,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainingArguments
 
-from askwell import weights
+from askwell import runs, weights
 from askwell.decoding.replies import sample
 from askwell.generation import ends_of
 from askwell.recipes import TrainRecipe
 from askwell.runs import Run
 from askwell.training import advantages as ppo
-from askwell.training import batches, draws, loop, scoring
+from askwell.training import draws, loop, scoring
 from askwell.training.draws import Judge
 from askwell.training.trees import Piece
 
@@ -108,7 +107,6 @@ class ActorCritic(loop.OrderedTrainer):
             self.draw()
         replies = [reply for place in inputs["places"].tolist() for reply in self.replies[place]]
         pieces = [reply.piece for reply in replies]
-        self.loads[step] += self.layout.size(pieces)
         batch = scoring.lay_out(pieces, self.layout)
         found = scoring.score(model, batch, temperature=settings.temperature, entropies=True, hidden=True)
         assert found.hidden is not None and found.entropies is not None
@@ -121,7 +119,7 @@ class ActorCritic(loop.OrderedTrainer):
         critic = ppo.value_loss(self.critic(found.hidden), before, returns, clip=rule.value_clip)
         moved = found.logprobs.detach() - old
         items = self.items[step % settings.updates]
-        for name, each in {
+        columns = {
             "policy_loss": actor.losses,
             "value_loss": critic.losses,
             "clipped": actor.clipped,
@@ -129,15 +127,21 @@ class ActorCritic(loop.OrderedTrainer):
             "entropy": found.entropies,
             # Divergence from the policy that drew, exp(x) - 1 - x, which is never negative (Schulman, 2020).
             "moved": moved.exp() - 1 - moved,
-        }.items():
-            self.journal.note(name, self.summed([float(each.detach().sum())])[0] / items)
+        }
+        sums = [float(column.detach().sum()) for column in columns.values()]
+        size, *shares = loop.summed(self, [self.layout.size(pieces), *sums])
+        self.loads[step] += int(size)
+        for name, share in zip(columns, shares, strict=True):
+            self.journal.note(name, share / items)
         total = actor.losses.sum() + rule.value_weight * critic.losses.sum()
         return total * (self.accelerator.num_processes / items)
 
     def draw(self) -> None:
         """Reply at the contexts of this draw, those of this process's micro-batches, and find what that was worth."""
         group, rule = self.recipe.rollouts.group, self.recipe.ppo
-        parts = self.places()
+        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        micro = self.args.per_device_train_batch_size
+        parts = draws.places(self.number, self.recipe, micro=micro, rank=rank, processes=processes)
         places = [place for part in parts for place in part]
         pieces, ended = self.drawn(places)
         owners = [place for place in places for _ in range(group)]
@@ -149,7 +153,7 @@ class ActorCritic(loop.OrderedTrainer):
         for at, reply in zip(scored, replies, strict=True):
             self.replies[owners[at]].append(reply)
         counts = [sum(len(reply.values) for place in part for reply in self.replies[place]) for part in parts]
-        self.items = self.summed(counts).clamp(min=1)
+        self.items = loop.summed(self, counts).clamp(min=1)
         columns: dict[str, Sequence[float | None]] = {
             "reward": worth.rewards,
             **worth.figures,
@@ -170,21 +174,10 @@ class ActorCritic(loop.OrderedTrainer):
             now = float(self.critic.coefficient)
             self.critic.coefficient.fill_(ppo.next_coefficient(now, measured, target=rule.kl_target, rate=rule.kl_rate))
 
-    def places(self) -> list[list[int]]:
-        """Of each update of this draw the places in the order of contexts that this process's micro-batches hold."""
-        turns, micro = self.recipe.rollouts.turns, self.args.per_device_train_batch_size
-        share = turns // self.recipe.rollouts.updates
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        return [
-            [place for place in range(first, first + share) if (place - first) // micro % processes == rank]
-            for first in range(self.number * turns, (self.number + 1) * turns, share)
-        ]
-
     def drawn(self, places: Sequence[int]) -> tuple[list[Piece], list[bool]]:
         """A group of replies at each of these places, and which of them came to an end."""
         settings = self.recipe.rollouts
         contexts = [self.contexts[place][1] for place in places]
-        seeds = [hashlib.sha256(f"{self.recipe.seed}/{place}".encode()).digest()[:4] for place in places]
         with self.accelerator.autocast():
             said = sample(
                 scoring.inner(self.model),
@@ -195,7 +188,7 @@ class ActorCritic(loop.OrderedTrainer):
                 max_new_tokens=settings.max_new_tokens,
                 ends=self.ends,
                 pad=int(self.tokenizer.pad_token_id),  # pyright: ignore[reportArgumentType]
-                seed=[int.from_bytes(seed, "big") for seed in seeds],
+                seed=[draws.seed_of(self.recipe, place) for place in places],
             )
         pieces = [
             Piece(context + reply, range(len(context), len(context) + len(reply)))
@@ -246,7 +239,7 @@ class ActorCritic(loop.OrderedTrainer):
     def whitened(self, gains: torch.Tensor) -> torch.Tensor:
         """Advantages (S,) less their mean, over their deviation, both over the draw of all processes."""
         exact = gains.double()
-        count, total, squares = self.summed([len(exact), float(exact.sum()), float((exact**2).sum())]).tolist()
+        count, total, squares = loop.summed(self, [len(exact), float(exact.sum()), float((exact**2).sum())]).tolist()
         mean = total / max(count, 1)
         variance = squares / max(count, 1) - mean**2
         return ((exact - mean) / (max(variance, 0.0) + 1e-8) ** 0.5).float()
@@ -254,14 +247,8 @@ class ActorCritic(loop.OrderedTrainer):
     def mean(self, column: Sequence[float | None]) -> float | None:
         """The mean of what is scored, over all processes; None where nothing is."""
         scored = [value for value in column if value is not None]
-        total, count = self.summed([sum(scored), len(scored)]).tolist()
+        total, count = loop.summed(self, [sum(scored), len(scored)]).tolist()
         return total / count if count else None
-
-    def summed(self, values: Sequence[float]) -> torch.Tensor:
-        """Sums over the processes."""
-        found = self.accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=self.accelerator.device))
-        assert isinstance(found, torch.Tensor)
-        return found
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """As ever, but the critic learns at a rate of its own: the policy's may be far too small for it."""
@@ -346,16 +333,21 @@ def train(
     loop.carry_out(trainer, policy, run)
     described = loop.described(trainer, policy)
     del policy.model.critic
-    return {"steps": steps, "rollouts": len(contexts) * settings.group, "tokens_seen": sum(loads), **described}
+    return {
+        "steps": steps,
+        "rollouts": len(contexts) * settings.group,
+        "tokens_seen": loop.tokens_seen(run),
+        **described,
+    }
 
 
 def arguments(recipe: TrainRecipe, run: Run, *, share: int, steps: int) -> TrainingArguments:
     """The recipe in the Trainer's words; checkpoints are made between draws."""
-    micro = batches.micro_batch(share, at_most=recipe.micro_batch, processes=loop.processes())
+    micro = draws.micro_batch(recipe, processes=runs.processes())
     common = loop.settings(recipe, run, steps=steps)
     draw = draws.per_draw(recipe)
     return TrainingArguments(
         **{**common, "save_steps": -(-recipe.checkpoint_every // draw) * draw},
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=share // (micro * loop.processes()),
+        gradient_accumulation_steps=share // (micro * runs.processes()),
     )

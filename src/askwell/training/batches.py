@@ -48,11 +48,14 @@ def epoch_batches(lengths: Sequence[int], *, batch: int, seed: int, epoch: int) 
     return [group + [BLANK] * (batch - len(group)) for group in groups]
 
 
-def micro_batch(batch: int, *, at_most: int, processes: int) -> int:
-    """Sequences a forward pass on each process: the largest divisor of its share of the batch up to `at_most`."""
+def micro_batch(batch: int, *, at_most: int, processes: int, name: str = "batch") -> int:
+    """Sequences a forward pass on each process: the largest divisor of its share of the batch up to `at_most`. `name`:
+    where the batch comes from, for the refusal of one that cannot be shared."""
     share, rest = divmod(batch, processes)
     if rest:
-        raise RecipeError(f"batch {batch} cannot be shared by {processes} processes; make it a multiple of {processes}")
+        raise RecipeError(
+            f"{name} {batch} cannot be shared by {processes} processes; make it a multiple of {processes}"
+        )
     return max(size for size in range(1, min(share, at_most) + 1) if share % size == 0)
 
 

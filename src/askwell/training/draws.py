@@ -4,6 +4,7 @@ No torch. Where reward models alone say what a question is worth, any context in
 do, ALFA's posts among them; Learn-to-Ask's reward needs turns with their targets.
 """
 
+import hashlib
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from askwell import runs
 from askwell.errors import DataError, RecipeError
 from askwell.recipes import TrainRecipe
 from askwell.records import QuestionSet, Thread, Turn
-from askwell.training import reading
+from askwell.training import batches, reading
 
 Ask = Turn | Thread | QuestionSet
 THREADS = "askwell ingest"
@@ -46,12 +47,13 @@ def inputs(recipe: TrainRecipe) -> None:
 
 
 def shared(recipe: TrainRecipe) -> None:
-    """Refuse a draw that its updates cannot share."""
+    """Refuse a draw that its updates, or the processes, cannot share."""
     settings = recipe.rollouts
     if settings.turns % settings.updates:
         raise RecipeError(
             f"rollouts.turns {settings.turns} cannot be shared by {settings.updates} updates; make it a multiple"
         )
+    micro_batch(recipe, processes=runs.processes())
 
 
 def reward_models(recipe: TrainRecipe) -> list[Path]:
@@ -117,3 +119,33 @@ def order(chosen: Sequence[Ask], *, draws: int, recipe: TrainRecipe) -> list[str
         ids += [id for name in shuffled for id in dialogues[name]]
         epoch += 1
     return ids[:wanted]
+
+
+def micro_batch(recipe: TrainRecipe, *, processes: int) -> int:
+    """Places whose rollouts make a forward pass on each process. Raises RecipeError where they cannot be shared."""
+    settings = recipe.rollouts
+    return batches.micro_batch(
+        settings.turns // settings.updates,
+        at_most=recipe.micro_batch,
+        processes=processes,
+        name=f"rollouts.turns {settings.turns} / rollouts.updates {settings.updates} =",
+    )
+
+
+def places(number: int, recipe: TrainRecipe, *, micro: int, rank: int = 0, processes: int = 1) -> list[list[int]]:
+    """Of each update on draw `number` the places in the order of ids that a process holds.
+
+    Processes take turns with micro-batches of `micro` places, so that an update is on the same rollouts whatever the
+    number of processes.
+    """
+    turns = recipe.rollouts.turns
+    share = turns // recipe.rollouts.updates
+    return [
+        [place for place in range(first, first + share) if (place - first) // micro % processes == rank]
+        for first in range(number * turns, (number + 1) * turns, share)
+    ]
+
+
+def seed_of(recipe: TrainRecipe, place: int) -> int:
+    """What the rollouts at a place in the order of ids are drawn with: no other place has a part in it."""
+    return int.from_bytes(hashlib.sha256(f"{recipe.seed}/{place}".encode()).digest()[:4], "big")

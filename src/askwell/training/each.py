@@ -25,6 +25,11 @@ STAGES = {"dpo": dpo, "reward": reward}
 
 def inputs(recipe: TrainRecipe) -> list[Path]:
     """Those of the method."""
+    if (processes := runs.processes()) > 1:
+        raise RecipeError(
+            f"each {recipe.each!r} trains in one process, not {processes}; train each attribute by itself with "
+            "--preferences.attributes"
+        )
     return STAGES[recipe.method].inputs(recipe)
 
 
@@ -60,13 +65,6 @@ def part_of(recipe: TrainRecipe, attribute: str) -> TrainRecipe:
 
 def run(recipe: TrainRecipe, run: Run) -> dict[str, object]:
     """Train for one attribute after another."""
-    from askwell.training import loop
-
-    if loop.processes() > 1:
-        raise RecipeError(
-            f"each {recipe.each!r} trains in one process, not {loop.processes()}; train each attribute by itself with "
-            "--preferences.attributes"
-        )
     stage: Any = STAGES[recipe.method]
     parts = {attribute: part_of(recipe, attribute) for attribute in attributes(recipe)}
     left = {attribute: part for attribute, part in parts.items() if not done(part)}

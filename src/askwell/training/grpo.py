@@ -207,7 +207,8 @@ def run(recipe: TrainRecipe, run: Run) -> dict[str, object]:
     layout = scoring.layout_of(policy.model, recipe, longest=longest)
     steps = draws.steps_of(len(chosen), recipe)
     ids = draws.order(chosen, draws=steps // draws.per_draw(recipe), recipe=recipe)
+    rows = [(id, contexts[id]) for id in ids]
     with rewarder(chosen, recipe, run) as judge:
-        trained = rollouts.train(policy, contexts, ids, judge, recipe=recipe, run=run, layout=layout, steps=steps)
+        trained = rollouts.train(policy, rows, judge, recipe=recipe, run=run, layout=layout, steps=steps)
     loop.leave(policy, run)
     return {**counts, "turns_trained_on": len(chosen), **trained}

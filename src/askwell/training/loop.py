@@ -202,6 +202,18 @@ def items(count: int) -> torch.Tensor:
     return torch.tensor([IGNORED] + [0] * count)
 
 
+def summed(trainer: Trainer, values: Sequence[float]) -> torch.Tensor:
+    """Sums over the processes, in float64."""
+    found = trainer.accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=trainer.accelerator.device))
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
+def tokens_seen(run: Run) -> int:
+    """Tokens computed in all steps, those before a cut too."""
+    return sum(json.loads(line)["tokens"] for line in (run.path / "metrics.jsonl").read_text().splitlines())
+
+
 def described(trainer: Trainer, policy: weights.Policy) -> dict[str, object]:
     """What was trained, for the manifest."""
     return {
@@ -216,19 +228,13 @@ def chunks(order: Sequence[int], batch: int) -> list[Sequence[int]]:
     return [order[at : at + batch] for at in range(0, len(order), batch)]
 
 
-def processes() -> int:
-    """How many share the training. From the launcher itself: a PartialState made before TrainingArguments keeps them
-    from setting up the processes."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def arguments(recipe: TrainRecipe, run: Run, *, steps: int) -> TrainingArguments:
     """The recipe in the Trainer's words."""
-    micro = batches.micro_batch(recipe.batch, at_most=recipe.micro_batch, processes=processes())
+    micro = batches.micro_batch(recipe.batch, at_most=recipe.micro_batch, processes=runs.processes())
     return TrainingArguments(
         **settings(recipe, run, steps=steps),
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=recipe.batch // (micro * processes()),
+        gradient_accumulation_steps=recipe.batch // (micro * runs.processes()),
     )
 
 

@@ -1,13 +1,13 @@
 """Groups of rollouts to optimizer steps: TRL's GRPOTrainer with its generation and its forward pass on shared contexts.
 
-What is drawn at a step is a pure function of the weights, the seed and the step, and checkpoints are made between
-draws alone, so a run that was cut goes on to the same curve.
+What is drawn at a place in the order of contexts is a pure function of the weights, the seed and the place, and
+checkpoints are made between draws alone: a run that was cut goes on to the same curve, and several processes have the
+curve of one.
 """
 
-import hashlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -18,13 +18,13 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from askwell import weights
+from askwell import runs, weights
 from askwell.decoding.replies import sample
 from askwell.generation import ends_of
 from askwell.recipes import TrainRecipe
 from askwell.runs import Run
-from askwell.training import batches, loop, scoring
-from askwell.training.draws import Judge, per_draw
+from askwell.training import draws, loop, scoring
+from askwell.training.draws import Judge
 from askwell.training.trees import Piece
 
 LOSSES: dict[str, dict[str, Any]] = {
@@ -48,7 +48,7 @@ WATCHED = {
 
 
 class TreeTrainer(GRPOTrainer):
-    """GRPOTrainer whose prompts are ids of turns, and which computes each context once."""
+    """GRPOTrainer whose prompts are places in the order of contexts, and which computes each context once."""
 
     args: GRPOConfig
     scored: torch.Tensor
@@ -56,7 +56,7 @@ class TreeTrainer(GRPOTrainer):
 
     def __init__(
         self,
-        contexts: Mapping[str, list[int]],
+        contexts: Sequence[tuple[str, list[int]]],
         recipe: TrainRecipe,
         layout: scoring.Layout,
         loads: list[int],
@@ -64,6 +64,9 @@ class TreeTrainer(GRPOTrainer):
     ) -> None:
         super().__init__(rollout_func=self.drawn, **kwargs)
         self.remove_callback(PrinterCallback)
+        if "ref" in getattr(self.model, "peft_config", {}):
+            # Adapters are fresh here: switched off, they are the starting policy, of which the trainer made a copy.
+            cast(Any, self.model).delete_adapter("ref")
         self.contexts = contexts
         self.recipe = recipe
         self.layout = layout
@@ -74,24 +77,24 @@ class TreeTrainer(GRPOTrainer):
         self.slices = int(self.args.steps_per_generation or 1)
 
     def drawn(self, prompts: list[str], _trainer: Any) -> dict[str, Any]:
-        """Rollouts at these turns, each of which stands `group` times in a row."""
+        """Rollouts at these places, each of which stands `group` times in a row."""
         settings = self.recipe.rollouts
-        contexts = [self.contexts[id] for id in prompts[:: settings.group]]
-        place = f"{self.recipe.seed}/{self.state.global_step}/{self.accelerator.process_index}"
+        places = [int(place) for place in prompts]
+        contexts = [self.contexts[place][1] for place in places]
         with unwrap_model_for_generation(self.model_wrapped, self.accelerator) as model, self.accelerator.autocast():
             said = sample(
                 model,
-                contexts,
+                contexts[:: settings.group],
                 group=settings.group,
                 temperature=settings.temperature,
                 top_p=1.0,
                 max_new_tokens=settings.max_new_tokens,
                 ends=self.ends,
                 pad=self.pad,
-                seed=int.from_bytes(hashlib.sha256(place.encode()).digest()[:4], "big"),
+                seed=[draws.seed_of(self.recipe, place) for place in places[:: settings.group]],
             )
         return {
-            "prompt_ids": [self.contexts[id] for id in prompts],
+            "prompt_ids": contexts,
             "completion_ids": [reply for group in said for reply in group],
             "logprobs": None,
         }
@@ -132,7 +135,7 @@ class TreeTrainer(GRPOTrainer):
             pieces.append(Piece(sequence, range(len(sequence) - said, len(sequence))))
         batch = scoring.lay_out(pieces, self.layout)
         if torch.is_grad_enabled():
-            self.loads[self.state.global_step] += self.layout.size(pieces)
+            self.loads[self.state.global_step] += int(loop.summed(self, [self.layout.size(pieces)])[0])
         with self.accelerator.autocast():
             scores = scoring.score(model, batch, temperature=self.temperature, entropies=compute_entropy)
         found = [
@@ -145,8 +148,7 @@ class TreeTrainer(GRPOTrainer):
 
 def train(
     policy: weights.Policy,
-    contexts: Mapping[str, list[int]],
-    ids: Sequence[str],
+    contexts: Sequence[tuple[str, list[int]]],
     judge: Judge,
     *,
     recipe: TrainRecipe,
@@ -154,22 +156,23 @@ def train(
     layout: scoring.Layout,
     steps: int,
 ) -> dict[str, object]:
-    """Train `policy` in place on rollouts at the turns `ids`, in their order, for `steps` optimizer steps."""
+    """Train `policy` in place on rollouts at these contexts, ids and tokens, for `steps` optimizer steps."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     # It would print every rollout that cannot be scored; metrics.jsonl has their share.
     logging.getLogger("trl.trainer.grpo_trainer").setLevel(logging.ERROR)
     loads = [0] * (steps + 1)
-    draws = steps // per_draw(recipe)
     per_epoch = max(1, round(steps / max(recipe.epochs, 1e-9)))
     watched = dict(WATCHED)
     journal = loop.Journal(run, loads, per_epoch=per_epoch, watched=watched)
+    args = arguments(recipe, run, steps=steps)
     trainer: TreeTrainer
 
     def worth(
         prompts: list[str], completions: list[str], completion_ids: list[list[int]], log_metric: Any, **_: Any
     ) -> list[float | None]:
-        ended = [ids[-1] in trainer.ends for ids in completion_ids]
-        rewards, figures = judge.worth(prompts, [text.strip() for text in completions], ended)
+        ended = [reply[-1] in trainer.ends for reply in completion_ids]
+        ids = [contexts[int(place)][0] for place in prompts]
+        rewards, figures = judge.worth(ids, [text.strip() for text in completions], ended)
         trainer.scored = torch.tensor([reward is not None for reward in rewards], device=trainer.accelerator.device)
         for name, column in {**figures, "unscored": [float(reward is None) for reward in rewards]}.items():
             watched[name] = name
@@ -187,23 +190,37 @@ def train(
             loads,
             model=policy.model,
             reward_funcs=worth,
-            args=arguments(recipe, run, steps=steps),
-            train_dataset=Dataset.from_dict({"prompt": list(ids)}),
+            args=args,
+            train_dataset=Dataset.from_dict({"prompt": list(map(str, shared_out(recipe, args, steps=steps)))}),
             processing_class=policy.tokenizer,
             callbacks=[journal],
         )
     loop.carry_out(trainer, policy, run)
-    drawn = draws * recipe.rollouts.turns * recipe.rollouts.group
-    return {"steps": steps, "rollouts": drawn, "tokens_seen": sum(loads), **loop.described(trainer, policy)}
+    described = loop.described(trainer, policy)
+    drawn = len(contexts) * recipe.rollouts.group
+    return {"steps": steps, "rollouts": drawn, "tokens_seen": loop.tokens_seen(run), **described}
+
+
+def shared_out(recipe: TrainRecipe, args: GRPOConfig, *, steps: int) -> list[int]:
+    """The places in the order of contexts as the trainer takes them: of each draw a stretch for each process."""
+    micro = args.per_device_train_batch_size // recipe.rollouts.group
+    processes = runs.processes()
+    return [
+        place
+        for number in range(steps // draws.per_draw(recipe))
+        for rank in range(processes)
+        for part in draws.places(number, recipe, micro=micro, rank=rank, processes=processes)
+        for place in part
+    ]
 
 
 def arguments(recipe: TrainRecipe, run: Run, *, steps: int) -> GRPOConfig:
     """The recipe in TRL's words."""
     settings = recipe.rollouts
     share = settings.turns // settings.updates
-    micro = batches.micro_batch(share, at_most=recipe.micro_batch, processes=loop.processes())
-    accumulated = share // (micro * loop.processes())
-    draw = per_draw(recipe)
+    micro = draws.micro_batch(recipe, processes=runs.processes())
+    accumulated = share // (micro * runs.processes())
+    draw = draws.per_draw(recipe)
     common = loop.settings(recipe, run, steps=steps)
     clipping = {"epsilon": settings.clip_low, "epsilon_high": settings.clip_high}
     chosen = {**LOSSES[recipe.method], **{name: value for name, value in clipping.items() if value is not None}}

@@ -2,9 +2,8 @@
 
 Reads the Turn records of `askwell label` (with `loss: all`, the Conversation records of `askwell ingest`; with
 `questions`, the QuestionSet records of `askwell synthesize`, a row for all questions after one context) and a model.
-Writes metrics.jsonl, one line a step, and checkpoint/. Works under `torchrun` (and `accelerate launch`, which on CPUs
-starts one process whatever it is told): only the main process holds the run directory; the others call `run` with a
-Run of the same path and leave the records and the policy to it.
+Writes metrics.jsonl, one line a step, and checkpoint/. Under `accelerate launch` and `torchrun` only the main process
+holds the run directory; the others call `run` with a Run of the same path and leave the records and the policy to it.
 """
 
 import itertools
