@@ -14,14 +14,10 @@ from askwell.evaluation.interview_figures import (
     trust,
     usage,
 )
-from askwell.evaluation.report import cell, plain
+from askwell.evaluation.report import FICTION, cell, plain
 from askwell.recipes import CLINIC, EvaluateInterviewsRecipe
 from askwell.records import Case, Episode
 from askwell.statistics import Estimate, mean_interval
-
-FICTION = (
-    "A small invented world with known truth: it shows which way methods move, never how a large model would score."
-)
 
 
 def build(
