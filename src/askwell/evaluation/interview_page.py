@@ -5,9 +5,10 @@ from random import Random
 from typing import Any, NamedTuple
 
 from askwell.evaluation.interview_figures import TITLES
-from askwell.evaluation.interview_report import accuracy_rows, fictional, rows_of, terms
-from askwell.evaluation.page import SHOWN, begun, cell, escape, folded, table
+from askwell.evaluation.interview_report import accuracy_rows, fictional, rows_of, stopping_terms, terms
+from askwell.evaluation.page import SHOWN, Mark, begun, cell, escape, folded, strip, table
 from askwell.evaluation.report import FICTION
+from askwell.evaluation.stopping import TITLES as STOPS
 from askwell.recipes import EvaluateInterviewsRecipe
 from askwell.records import Case, Episode
 
@@ -53,6 +54,7 @@ def html(
         *confidence(report),
         "<h2>Figures</h2>",
         table([(title, cell(report["figures"][name])) for name, title in TITLES.items()]),
+        *stops(report, recipe),
         *calls(report),
         "<h2>Interviews</h2>",
         *transcripts(episodes, cases, seed=recipe.seed),
@@ -93,6 +95,19 @@ def confidence(report: Mapping[str, Any]) -> list[str]:
         "<h2>If only the surest decisions were taken</h2>",
         plot([Series("accuracy", "var(--a)", risk)], across="share of decisions taken", most=1, marks=True),
     ]
+
+
+def stops(report: Mapping[str, Any], recipe: EvaluateInterviewsRecipe) -> list[str]:
+    """Stops against the reference asker's, where somebody knows when to stop."""
+    if report["stops"] is None:
+        return []
+    parts = ["<h2>Too soon, or too late?</h2>", f"<p>{stopping_terms(recipe)}</p>"]
+    for name, title in STOPS.items():
+        figure = report["stops"][name]
+        parts.append(f"<p class=row>{title}: {cell(figure)}</p>")
+        if name != "beyond":  # not a share
+            parts.append(strip([Mark(figure, "a")]))
+    return parts
 
 
 def plot(series: Sequence[Series], *, across: str, most: float, marks: bool = False) -> str:
