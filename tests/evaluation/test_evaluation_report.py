@@ -5,6 +5,7 @@ from evaluation_examples import REPLIES, STOP, TURNS, WordGrader, finished_run, 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from askwell import runs
 from askwell.errors import DataError
 from askwell.evaluation import report
 from askwell.evaluation.metrics import MEANING, expert_replies, figures
@@ -28,11 +29,10 @@ def markdown(tmp_path, turns=TURNS, replies=REPLIES, **fields):
 
 def test_written_and_loaded_again(tmp_path):
     path = finished_run(tmp_path / "out", "evaluate turns")
-    grades, value = report_of()
-    report.write(value, TURNS, grades, recipe=recipe_of(tmp_path), directory=path)
+    _, value = report_of()
+    runs.write_json(path / "report.json", value)
     assert report.load(path) == value
     assert value["figures"]["WA"] == {"value": 0.75, "low": None, "high": None, "scored": 2, "unscored": 3}
-    assert not list(path.glob(".*tmp"))
     with pytest.raises(DataError, match="evaluate turns"):
         report.load(finished_run(tmp_path / "label", "label"))
 

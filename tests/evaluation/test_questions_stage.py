@@ -273,6 +273,11 @@ def test_what_makes_no_sense_is_refused_in_one_line(forum, fields, says):
         recipe_of(forum, "out", **fields)
 
 
+def test_a_second_judge_may_be_the_same_model_otherwise_set(forum):
+    second = {"model": "mock", "extra_body": {"biases": {"order": 0.3}}}
+    assert recipe_of(forum, "out", second_judge=second).second_judge.model == "mock"
+
+
 def test_what_cannot_be_read_is_refused_before_anything_is_made(forum, capsys):
     call = ["evaluate", "questions", "--systems.x.policy", "x", "--judge.model", "m", "--output", str(forum / "out")]
     assert main([*call, "--input", str(forum / "absent")]) == 2

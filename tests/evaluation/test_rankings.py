@@ -7,6 +7,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from askwell import jsonl, recipes, runs
 from askwell.cli import main
@@ -249,3 +251,38 @@ def test_pearson_against_numpy():
     found = pearson(one[None], other[None], times[None].astype(float))[0]
     assert found == pytest.approx(np.corrcoef(np.repeat(one, times), np.repeat(other, times))[0, 1])
     assert np.isnan(pearson(np.ones((1, 3)), np.arange(3.0)[None], np.ones((1, 3)))[0])
+
+
+RANK = st.sampled_from(["1", "2", "3", "", "first", "2.0"])
+SHEET = st.lists(st.tuples(st.tuples(RANK, RANK, RANK), st.booleans()), min_size=1, max_size=5)
+
+
+@settings(max_examples=30)
+@given(st.lists(SHEET, min_size=1, max_size=3))
+def test_j6_win_rates_by_people_are_those_of_a_brute_force_reading(sheets):
+    """Zeros, ties and what is missing, over raters who rank the same items; a and b may say the same."""
+    key, filled = [], []
+    for number, entries in enumerate(sheets, start=1):
+        ranks = {}
+        for place, (written, same) in enumerate(entries, start=1):
+            systems = {"A": ("a", "b"), "B": ("c",)} if same else {"A": ("a",), "B": ("b",), "C": ("c",)}
+            questions = {letter: f"{letter}?" for letter in systems}
+            names = {"reply_set_id": f"r{place}", "group": f"g{place}"}
+            key.append(SheetItem(sheet=number, item=place, context=(), questions=questions, systems=systems, **names))
+            ranks |= {(place, letter): text for letter, text in zip(systems, written, strict=False)}
+        filled.append(rankings.Filled(f"rater {number}", number, ranks))
+    rows = [row for sheet in filled for row in rankings.comparisons(sheet, key)]
+    report = rankings.build(rows, [], {}, seed=0)
+    for pair in report["pairs"]:
+        scores = []
+        for entries in sheets:
+            for written, same in entries:
+                worth = [{"1": 1, "2": 2, "3": 3, "2.0": 2}.get(text) for text in written]
+                of = dict(zip("abc", [worth[0], worth[0], worth[1]] if same else worth, strict=True))
+                one, other = of[pair["first"]], of[pair["second"]]
+                if one is not None and other is not None:
+                    scores.append(1 if one < other else 0 if one > other else 0.5)
+        figure = pair["win_rate"]
+        assert figure["value"] == (pytest.approx(sum(scores) / len(scores)) if scores else None)
+        assert (figure["scored"], figure["unscored"]) == (len(scores), sum(map(len, sheets)) - len(scores))
+        assert sum(pair["unscored_by_reason"].values()) == figure["unscored"]

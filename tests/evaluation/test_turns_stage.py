@@ -69,6 +69,8 @@ def test_a_run_leaves_grades_and_reports(world):
     assert found["figures"]["AA"]["value"] == pytest.approx(sum(grade.decision_score for grade in grades) / 18)
     assert found["expert"]["AA"] == {"value": 1, "low": 1, "high": 1, "scored": 6, "unscored": 0}
     assert "| TR |" in (output / "report.md").read_text()
+    page = (output / "report.html").read_text()
+    assert page.count("<details>") == 1 + len(ids) and "a/policy at logged turns" in page
 
 
 def files(output):

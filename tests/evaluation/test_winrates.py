@@ -1,4 +1,4 @@
-"""Win-rates by hand, by brute force and from the other side."""
+"""Win-rates by hand, by brute force (goal J6) and from the other side."""
 
 import math
 from fractions import Fraction
@@ -8,8 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from askwell import attributes
+from askwell.evaluation import comparing
+from askwell.evaluation.comparing import Pair
 from askwell.evaluation.winrates import figures, judges, regression, swapped, unscored
-from askwell.records import Comparison
+from askwell.records import Comparison, ReplySet
+
+OVERALL = attributes.load("overall")
 
 WORTH = {"first": Fraction(1), "tie": Fraction(1, 2), "second": Fraction(0)}
 
@@ -78,7 +83,7 @@ LENGTHS = st.tuples(st.integers(1, 30), st.integers(1, 30))
 
 
 @given(VERDICTS, st.data())
-def test_by_brute_force_and_from_the_other_side(verdicts, data):
+def test_j6_by_brute_force_and_from_the_other_side(verdicts, data):
     rows = [compared(i, *v, words=data.draw(LENGTHS)) for i, v in enumerate(verdicts)]
     found, other = (figures(side, dropped=True, draws=20) for side in (rows, [swapped(row) for row in reversed(rows)]))
     scores = [sum(WORTH[v] for v in pair) / 2 for pair in verdicts if pair]
@@ -93,6 +98,52 @@ def test_by_brute_force_and_from_the_other_side(verdicts, data):
     assert other.consistency.value == found.consistency.value
     kept = [score for score in scores if score]
     assert found.losses_dropped.value == (pytest.approx(float(sum(kept) / len(kept))) if kept else None)
+
+
+TEXTS = ("Since when?", "Since  when? ", "How bad is it?", "...", "Enough.\n<stop />", None)
+WORDS = st.sampled_from(["first", "second", "tie"])
+ENTRY = st.tuples(st.sampled_from(TEXTS), st.sampled_from(TEXTS), WORDS, WORDS, st.sampled_from(["ok", "ok", "length"]))
+
+
+@given(st.lists(ENTRY, min_size=1, max_size=10))
+def test_j6_from_what_systems_and_judge_say_to_the_win_rate(entries):
+    """Zeros, ties, what is missing, and both orders: against a reading of the rules that shares no code with it.
+
+    A verdict names a place: in the second order the second system stands first.
+    """
+
+    def rows(turned):
+        found = []
+        for number, (one, other, forth, back, state) in enumerate(entries):
+            said = {name: text for name, text in (("a", one), ("b", other)) if text is not None}
+            replies = ReplySet(id=str(number), group=str(number), context=(), replies=said)
+            pair = Pair(replies, OVERALL, *("ba" if turned else "ab"))
+            words = (back, forth) if turned else (forth, back)
+            verdicts = [comparing.winner(word, turned=place == 1) for place, word in enumerate(words)]
+            value = {"verdicts": verdicts, "reasons": ["", ""]} if state == "ok" else {}
+            found.append(comparing.settled(pair, "<stop />") or comparing.judged(pair, state, value))
+        return found
+
+    expected, kept, same = [], [], []
+    for one, other, forth, back, state in entries:
+        if not {one, other} <= set(TEXTS[:3]):  # the others say nothing, stop or are missing
+            continue
+        if one.split() == other.split():
+            expected.append(Fraction(1, 2))
+            continue
+        if state != "ok":
+            continue
+        points = {"first": 2, "tie": 1, "second": 0}[forth] + {"first": 0, "tie": 1, "second": 2}[back]
+        expected.append(Fraction(points, 4))
+        same.append({"first": "second", "second": "first", "tie": "tie"}[back] == forth)
+    kept = [share for share in expected if share > 0]
+    found, other = (figures(rows(turned), dropped=True, draws=10) for turned in (False, True))
+    assert (found.win_rate.scored, found.win_rate.unscored) == (len(expected), len(entries) - len(expected))
+    for estimate, values in ((found.win_rate, expected), (found.losses_dropped, kept), (found.consistency, same)):
+        assert estimate.value == (pytest.approx(float(sum(map(Fraction, values)) / len(values))) if values else None)
+    assert found.ties.value == (pytest.approx(expected.count(Fraction(1, 2)) / len(expected)) if expected else None)
+    if expected:
+        assert other.win_rate.value == pytest.approx(1 - found.win_rate.value)
 
 
 def test_swapping_twice_is_the_same_comparison():

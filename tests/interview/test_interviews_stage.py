@@ -40,6 +40,7 @@ def test_a_run_worked_out_by_hand(tmp_path):
     ]
     # Everything known is one exchange, after which this model still says A.
     assert report["everything known"]["value"] == 0.25
+    assert report["stops"] is None and "reference asker" not in (tmp_path / "run" / "report.html").read_text()
     asked = {role: used["calls"] for role, used in report["usage"].items()}
     assert asked == {"abstain_scale": 24, "ask": 16, "decide": 24, "patient_facts": 16, "in all": 80}
     assert counts["interviews"] == 8

@@ -433,6 +433,19 @@ def test_a_stage_stops_as_soon_as_its_limit_is_surely_passed(tmp_path):
     assert mock.ledger.requests < 1000
 
 
+def test_a1_what_was_spooled_is_there_after_a_kill(tmp_path):
+    program = (
+        "import os, sys; from pathlib import Path; from askwell.llm.stage import Outcome, Spool\n"
+        "spool = Spool(Path(sys.argv[1]))\n"
+        "for i in range(3): spool.put(Outcome(i, 'ok', 'x' * i))\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(tmp_path / "spool")]).returncode == -9
+    spool = stage.Spool(tmp_path / "spool")
+    assert [(found.ordinal, found.value) for found in spool.in_order()] == [(0, ""), (1, "x"), (2, "xx")]
+    spool.close()
+
+
 def test_failed_says_its_class():
     assert str(Failed("torn", "half a line")) == "torn: half a line"
 

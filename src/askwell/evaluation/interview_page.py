@@ -1,39 +1,18 @@
-"""report.html of interviews: one file, no script, nothing fetched, readable on a phone, by day and by night.
+"""report.html of interviews: curves, calibration, and interviews to unfold."""
 
-What people and models said is data: it is escaped, and the page's own policy forbids whatever would run.
-"""
-
-import html as markup
 from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
 from askwell.evaluation.interview_figures import TITLES
-from askwell.evaluation.interview_report import FICTION, accuracy_rows, fictional, rows_of, terms
+from askwell.evaluation.interview_report import accuracy_rows, fictional, rows_of, stopping_terms, terms
+from askwell.evaluation.page import SHOWN, Mark, begun, cell, escape, folded, strip, table
+from askwell.evaluation.report import FICTION
+from askwell.evaluation.stopping import TITLES as STOPS
 from askwell.recipes import EvaluateInterviewsRecipe
 from askwell.records import Case, Episode
 
-TRANSCRIPTS = 30
-"""Interviews on the page at most, drawn by seed."""
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 300, 48, 16, 14, 40
-STYLE = """
-:root{color-scheme:light dark;--line:#d5d8dd;--soft:#667085;--a:#2a6fbb;--b:#c77d2e;--c:#2f8f5b;--d:#8a8f98}
-:root{--box:#f4f5f7}
-@media(prefers-color-scheme:dark){:root{--line:#3a3f47;--soft:#9aa3af;--a:#6aa9ee;--b:#e0a35c;--c:#63c28d;--box:#1d2127}
-body{background:#121518;color:#e6e8eb}}
-body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:1.5rem auto;padding:0 1rem;overflow-wrap:anywhere}
-h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem}small,.soft{color:var(--soft)}
-table{border-collapse:collapse;width:100%;font-size:.9rem}td,th{padding:.3rem .5rem;border-bottom:1px solid var(--line)}
-td,th{text-align:right}td:first-child,th:first-child{text-align:left}.wide{overflow-x:auto}
-svg{width:100%;height:auto;display:block}svg text{fill:currentColor;font-size:13px}
-.note{background:var(--box);border-radius:8px;padding:.6rem .9rem}.own{font-weight:600}
-details{border:1px solid var(--line);border-radius:8px;padding:.5rem .8rem;margin:.5rem 0}summary{cursor:pointer}
-td small{white-space:nowrap}@media(max-width:30rem){svg text{font-size:21px}svg .minor{display:none}}
-.ask{margin:.6rem 0 0;font-weight:600}.say{margin:0}.right{color:var(--c)}.wrong{color:var(--b)}
-"""
-HEAD = """<!doctype html>
-<html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width,initial-scale=1">
-<meta http-equiv=Content-Security-Policy content="default-src 'none'; style-src 'unsafe-inline'">"""
 
 
 class Series(NamedTuple):
@@ -56,15 +35,13 @@ def html(
     rows = rows_of(report, recipe)
     title = f"{next(iter(rows))}: {sum(e is not None for e in episodes)} interviews"
     parts = [
-        HEAD,
-        f"<title>askwell: {escape(title)}</title><style>{STYLE}</style>",
-        f"<h1>{escape(title)}</h1>",
+        *begun(title),
         *([f"<p class=note>{FICTION}</p>"] if fictional(recipe) else []),
         f"<p>{escape(terms(recipe).replace('`', ''))} At most {recipe.most} questions; {report['groups']} groups. "
         "Intervals are 95 %, by bootstrap over groups. What could not be read is left out, and counted.</p>",
         unscored(report),
         "<h2>Accuracy, and what it lies between</h2>",
-        table([(name, cell(figure)) for name, figure in accuracy_rows(report, rows).items()], last_is_own=rows),
+        table([(name, cell(figure)) for name, figure in accuracy_rows(report, rows).items()], own=next(iter(rows))),
         "<h2>Accuracy over the number of questions</h2>",
         plot(
             [line_of(name, found, color) for (name, found), color in zip(rows.items(), "abcd", strict=False)],
@@ -77,6 +54,7 @@ def html(
         *confidence(report),
         "<h2>Figures</h2>",
         table([(title, cell(report["figures"][name])) for name, title in TITLES.items()]),
+        *stops(report, recipe),
         *calls(report),
         "<h2>Interviews</h2>",
         *transcripts(episodes, cases, seed=recipe.seed),
@@ -117,6 +95,19 @@ def confidence(report: Mapping[str, Any]) -> list[str]:
         "<h2>If only the surest decisions were taken</h2>",
         plot([Series("accuracy", "var(--a)", risk)], across="share of decisions taken", most=1, marks=True),
     ]
+
+
+def stops(report: Mapping[str, Any], recipe: EvaluateInterviewsRecipe) -> list[str]:
+    """Stops against the reference asker's, where somebody knows when to stop."""
+    if report["stops"] is None:
+        return []
+    parts = ["<h2>Too soon, or too late?</h2>", f"<p>{stopping_terms(recipe)}</p>"]
+    for name, title in STOPS.items():
+        figure = report["stops"][name]
+        parts.append(f"<p class=row>{title}: {cell(figure)}</p>")
+        if name != "beyond":  # not a share
+            parts.append(strip([Mark(figure, "a")]))
+    return parts
 
 
 def plot(series: Sequence[Series], *, across: str, most: float, marks: bool = False) -> str:
@@ -177,18 +168,16 @@ def calls(report: Mapping[str, Any]) -> list[str]:
     if not report["usage"]:
         return []
     rows = [
-        f"<tr><td>{escape(role)}<td>{used['calls']}<td>{used['prompt_tokens']}<td>{used['completion_tokens']}"
-        f"<td>{used['cost']:.4f}</tr>"
+        (role, *(str(used[name]) for name in ("calls", "prompt_tokens", "completion_tokens")), f"{used['cost']:.4f}")
         for role, used in report["usage"].items()
     ]
-    head = "<tr><th><th>calls<th>prompt tokens<th>completion tokens<th>cost</tr>"
-    return ["<h2>Calls</h2>", f"<div class=wide><table>{head}{''.join(rows)}</table></div>"]
+    return ["<h2>Calls</h2>", table(rows, head=("", "calls", "prompt tokens", "completion tokens", "cost"))]
 
 
 def transcripts(episodes: Sequence[Episode | None], cases: Sequence[Case], *, seed: int) -> list[str]:
     """A sample of interviews to unfold: what was asked, answered and believed at each turn."""
     held = [(episode, case) for episode, case in zip(episodes, cases, strict=True) if episode is not None]
-    drawn = sorted(Random(seed).sample(range(len(held)), min(TRANSCRIPTS, len(held))))
+    drawn = sorted(Random(seed).sample(range(len(held)), min(SHOWN, len(held))))
     return [transcript(*held[place]) for place in drawn]
 
 
@@ -204,9 +193,8 @@ def transcript(episode: Episode, case: Case) -> str:
         return f"<small>believes: <span class={mark}>{escape(case.options[choice])}</span>{how}{rule}</small>"
 
     mark = "unscored" if episode.decision is None else "right" if episode.decision == case.answer else "wrong"
+    title = f"{escape(case.id)} <span class={mark}>{mark}</span> <small>after {len(episode.exchanges)} questions, "
     parts = [
-        f"<details><summary>{escape(case.id)} <span class={mark}>{mark}</span> <small>after {len(episode.exchanges)} "
-        f"questions, {episode.end}</small></summary>",
         f"<p class=say>“{escape(case.initial_information)}”</p>",
         f"<p><b>{escape(case.inquiry)}</b> <small>{escape(case.options[case.answer])}</small></p>",
         belief(episode.first_choice, episode.first_confidence, episode.first_sure),
@@ -214,26 +202,4 @@ def transcript(episode: Episode, case: Case) -> str:
     for exchange in episode.exchanges:
         parts.append(f"<p class=ask>{escape(exchange.question)}</p><p class=say>{escape(exchange.answer)}</p>")
         parts.append(belief(exchange.choice, exchange.confidence, exchange.sure))
-    return "\n".join([*parts, "</details>"])
-
-
-def table(entries: Sequence[tuple[str, str]], *, last_is_own: Mapping[str, Any] | None = None) -> str:
-    """Names and cells; the row of the asker itself stands out."""
-    own = next(iter(last_is_own)) if last_is_own else None
-    rows = [f"<tr{' class=own' if name == own else ''}><td>{escape(name)}<td>{text}</tr>" for name, text in entries]
-    return f"<div class=wide><table>{''.join(rows)}</table></div>"
-
-
-def cell(figure: Mapping[str, Any]) -> str:
-    """`0.61 [0.58, 0.64]`, and how many are left out."""
-    out = f" <small>{figure['unscored']} left out</small>" if figure["unscored"] else ""
-    if figure["value"] is None:
-        return f"–{out}"
-    if figure["low"] is None:
-        return f"{figure['value']:.3f}{out}"
-    return f"{figure['value']:.3f} <small>[{figure['low']:.3f}, {figure['high']:.3f}]</small>{out}"
-
-
-def escape(text: str) -> str:
-    """Text as HTML shows it."""
-    return markup.escape(text, quote=True)
+    return folded(f"{title}{episode.end}</small>", parts)

@@ -14,14 +14,12 @@ from askwell.evaluation.interview_figures import (
     trust,
     usage,
 )
-from askwell.evaluation.report import cell, plain
+from askwell.evaluation.report import FICTION, cell, plain
+from askwell.evaluation.stopping import TITLES as STOPS
+from askwell.evaluation.stopping import Stops
 from askwell.recipes import CLINIC, EvaluateInterviewsRecipe
 from askwell.records import Case, Episode
 from askwell.statistics import Estimate, mean_interval
-
-FICTION = (
-    "A small invented world with known truth: it shows which way methods move, never how a large model would score."
-)
 
 
 def build(
@@ -33,6 +31,7 @@ def build(
     full: Sequence[bool | None] | None,
     unheld: Counter[str],
     best: Sequence[Estimate] = (),
+    stops: Stops | None = None,
 ) -> dict[str, Any]:
     """The content of report.json; a pure function of what was said, so that a run that was cut ends with the same."""
     seed, groups = recipe.seed, [case.group for case in cases]
@@ -54,6 +53,7 @@ def build(
         "figures": main,
         "bounds": dict(zip(bounds, others, strict=True)),
         "best possible": [estimate._asdict() for estimate in best],
+        "stops": None if stops is None else {name: found._asdict() for name, found in stops._asdict().items()},
         "everything known": None if everything is None else everything._asdict(),
         "content blind": {name: estimate._asdict() for name, estimate in blind(cases, seed=seed).items()},
         "groups": len(set(groups)),
@@ -115,6 +115,7 @@ def markdown(
             for name, title in TITLES.items()
         ),
         "",
+        *stops_table(report, recipe),
         "## Accuracy over the number of questions\n",
         "Who has stopped keeps the decision.\n",
         f"| questions | {' | '.join(names)} | interviews that ended here |",
@@ -169,6 +170,23 @@ def accuracies(report: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]])
     entries = accuracy_rows(report, rows)
     lines = [f"| {plain(name)} | {cell(figure)} | {figure['unscored']} |" for name, figure in entries.items()]
     return ["| | accuracy | left out |", "|---|---|---|", *lines, ""]
+
+
+def stopping_terms(recipe: EvaluateInterviewsRecipe) -> str:
+    """Against whom stops are held, in a sentence."""
+    return (
+        f"The reference asker stops where no further question is worth {recipe.cost:g} of a right diagnosis; it is "
+        "asked what it would do at every point, with what was brought to light by then."
+    )
+
+
+def stops_table(report: Mapping[str, Any], recipe: EvaluateInterviewsRecipe) -> list[str]:
+    """Stops against the reference asker's; nothing where nobody knows when to stop."""
+    if report["stops"] is None:
+        return []
+    lines = [f"| {title} | {cell(report['stops'][name])} |" for name, title in STOPS.items()]
+    heading = ["## Stops, against the reference asker's\n", stopping_terms(recipe) + "\n", "| | |", "|---|---|"]
+    return [*heading, *lines, ""]
 
 
 def confidence(report: Mapping[str, Any]) -> list[str]:

@@ -30,6 +30,8 @@ from askwell.clinic.reasoning import Myopic, Random, Reference, course
 from askwell.errors import DataError, RecipeError
 from askwell.evaluation import interview_page, interview_report
 from askwell.evaluation.interview_figures import as_json, figures
+from askwell.evaluation.stopping import Stops
+from askwell.evaluation.stopping import stops as stops_of
 from askwell.interview import experts, patients, talk
 from askwell.interview.cases import MADE_BY, chosen, shuffled
 from askwell.interview.clinic import (
@@ -159,7 +161,18 @@ def in_lockstep(recipe: EvaluateInterviewsRecipe, run: runs.Run) -> dict[str, ob
     }
     full = [maker.choose(case, case.facts)[0] == case.answer for case in cases]
     best = ceiling(people, maker, most=min(recipe.most, CEILING), seed=recipe.seed) if recipe.bounds else []
-    return reported(recipe, run, cases, list(episodes), bounds=bounds, full=full, best=best)
+    stops = against_reference(recipe, episodes, cases, world)
+    return reported(recipe, run, cases, list(episodes), bounds=bounds, full=full, best=best, stops=stops)
+
+
+def against_reference(
+    recipe: EvaluateInterviewsRecipe, episodes: Sequence[Episode | None], cases: Sequence[Case], world: World | None
+) -> Stops | None:
+    """Stops against the reference asker's; None where nobody knows when to stop, or no bounds are wanted."""
+    if world is None or not recipe.bounds:
+        return None
+    maker = ExactDecisionMaker(world, Oracle(world))
+    return stops_of(episodes, cases, maker, Reference(cost=recipe.cost), seed=recipe.seed)
 
 
 def ceiling(people: Sequence[Visitor], maker: ExactDecisionMaker, *, most: int, seed: int) -> list[Estimate]:
@@ -262,7 +275,16 @@ def side_by_side(
             None if e is None or e.decision is None else e.decision == case.answer
             for e, case in zip(found["everything known"], cases, strict=True)
         ]
-    counts = reported(recipe, run, cases, episodes, bounds=bounds, full=full, unheld=Counter(u.reason for u in unheld))
+    counts = reported(
+        recipe,
+        run,
+        cases,
+        episodes,
+        bounds=bounds,
+        full=full,
+        unheld=Counter(u.reason for u in unheld),
+        stops=against_reference(recipe, episodes, cases, gathering.world),
+    )
     spool.path.unlink()
     return {**counts, **account}
 
@@ -401,11 +423,12 @@ def reported(
     full: Sequence[bool | None] | None,
     unheld: Counter[str] | None = None,
     best: Sequence[Estimate] = (),
+    stops: Stops | None = None,
 ) -> dict[str, object]:
     """Write cases.jsonl and the report in its three forms; returns the counts."""
     jsonl.write(run.path / "cases.jsonl", cases)
     report = interview_report.build(
-        recipe, cases, episodes, bounds=bounds, full=full, unheld=unheld or Counter(), best=best
+        recipe, cases, episodes, bounds=bounds, full=full, unheld=unheld or Counter(), best=best, stops=stops
     )
     runs.write_json(run.report, report)
     runs.write_text(run.path / "report.md", interview_report.markdown(report, episodes, cases, recipe=recipe))

@@ -6,15 +6,15 @@ Text from logs and systems is data: in the markdown it can neither end a line no
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from askwell import runs
-from askwell.evaluation.report import cell, plain
+from askwell.evaluation.report import FICTION, cell, plain
 from askwell.evaluation.strengths import strengths
 from askwell.evaluation.winrates import MEANING, Figures, figures, judges, unscored
-from askwell.recipes import EvaluateQuestionsRecipe
+from askwell.recipes import CLINIC, EvaluateQuestionsRecipe
 from askwell.records import Comparison, ReplySet
 from askwell.statistics import mean_interval
 
@@ -118,6 +118,26 @@ def load(directory: Path) -> dict[str, Any]:
     return json.loads((directory / "report.json").read_text(encoding="utf-8"))
 
 
+def fictional(recipe: EvaluateQuestionsRecipe) -> bool:
+    """Whether the simulated clinic judges or asks."""
+    roles = (recipe.judge, recipe.second_judge, *(system.endpoint for system in recipe.systems.values()))
+    return any(role is not None and role.base_url == CLINIC for role in roles)
+
+
+def terms(report: Mapping[str, Any], recipe: EvaluateQuestionsRecipe, *, quoted: Callable[[str], str]) -> str:
+    """What was compared and by whom, in a few sentences; `quoted` makes names harmless where they are to stand."""
+    counts = report["counts"]
+    by = " and ".join(
+        quoted(f"{judge.model} at {judge.base_url}") for judge in (recipe.judge, recipe.second_judge) if judge
+    )
+    return (
+        f"{counts['contexts']} contexts of {counts['groups']} groups of {quoted(str(recipe.input))}, split "
+        f"{recipe.split}; judged by {by}, each pair in both orders. {counts['scored']} comparisons are scored, "
+        f"{counts['unscored']} unscored: left out of every figure, never a loss. Intervals are 95 %, by bootstrap over "
+        f"groups, seed {recipe.seed}."
+    )
+
+
 def markdown(
     report: Mapping[str, Any],
     sets: Sequence[ReplySet],
@@ -128,10 +148,8 @@ def markdown(
     counts = report["counts"]
     parts = [
         "# Which system asks the better question\n",
-        f"{counts['contexts']} contexts of {counts['groups']} groups of {plain(str(recipe.input))}, split "
-        f"{recipe.split}; judged by {plain(recipe.judge.model)} at {plain(recipe.judge.base_url)}, each pair in both "
-        f"orders. {counts['scored']} comparisons are scored, {counts['unscored']} unscored: left out of every figure, "
-        f"never a loss. Intervals are 95 %, by bootstrap over groups, seed {recipe.seed}.\n",
+        *([FICTION + "\n"] if fictional(recipe) else []),
+        terms(report, recipe, quoted=plain) + "\n",
         *system_table(report),
     ]
     for name, found in report["attributes"].items():

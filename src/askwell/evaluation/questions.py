@@ -1,9 +1,9 @@
 """`askwell evaluate questions`: which system asks the better question at the same contexts?
 
 Draws what each system says (`systems`), writes it to replies.jsonl (ReplySet), lets a judge compare it pair by pair in
-both orders (`comparing`), and leaves records.jsonl (Comparison), second.jsonl where there is a second judge, and
-report.json and report.md: win-rates with what stands behind them (`winrates`), strengths over more than two systems
-(`strengths`). ALFA, section 5.3, with what its published code lacks: losses are losses, ties are allowed, and
+both orders (`comparing`), and leaves records.jsonl (Comparison), second.jsonl where there is a second judge, and a
+report as JSON, Markdown and a page: win-rates with what stands behind them (`winrates`), strengths over more than two
+systems (`strengths`). ALFA, section 5.3, with what its published code lacks: losses are losses, ties are allowed, and
 failures, stops and empty replies are unscored. `compat: dropped_losses` shows what the published code would have said.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 from askwell import attributes, endpoints, jsonl, runs
 from askwell.attributes import Attribute
 from askwell.errors import DataError
-from askwell.evaluation import comparing, question_report, systems
+from askwell.evaluation import comparing, question_page, question_report, systems
 from askwell.evaluation.comparing import Pair
 from askwell.llm import prompts
 from askwell.llm.client import Client, permit
@@ -103,6 +103,7 @@ def run(
     report = question_report.build(recipe, sets, comparisons, second)
     runs.write_json(run.report, report)
     runs.write_text(run.path / "report.md", question_report.markdown(report, sets, comparisons, recipe))
+    runs.write_text(run.path / "report.html", question_page.html(report, sets, comparisons, second, recipe=recipe))
     for spool in run.path.rglob("*spool.jsonl"):
         spool.unlink()
     return report["counts"]

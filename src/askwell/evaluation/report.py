@@ -1,13 +1,13 @@
 """What an evaluation leaves: report.json with every figure, report.md for a person to read.
 
-Writes both into a run directory. `table` prints one row a report, for studies that compare several. Text from logs
+`table` prints one row a report, for studies that compare several. Text from logs
 and policies is data: in the markdown it can neither end a line nor open a cell, a code span, a link or a tag.
 """
 
 import json
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,10 @@ from askwell.statistics import Estimate
 Figures = Mapping[str, Mapping[str, Any]]
 """Figures as report.json holds them: {name: {value, low, high, scored, unscored}}."""
 
+FICTION = (
+    "A small invented world with known truth: it shows which way methods move, never how a large model would score."
+)
+"""What stands in every report in which the simulated clinic has a part."""
 LAST_MESSAGES = 4
 LONGEST_TEXT = 400
 AGREEMENT = {
@@ -64,19 +68,6 @@ def agreement_as_json(agreement: Agreement) -> dict[str, Any]:
     }
 
 
-def write(
-    report: Mapping[str, Any],
-    turns: Sequence[Turn],
-    grades: Sequence[Grade],
-    *,
-    recipe: EvaluateTurnsRecipe,
-    directory: Path,
-) -> None:
-    """report.json and report.md, each whole or absent."""
-    runs.write_json(directory / "report.json", report)
-    runs.write_text(directory / "report.md", markdown(report, turns, grades, recipe=recipe))
-
-
 def load(directory: Path) -> dict[str, Any]:
     """report.json of a finished evaluation."""
     runs.require(directory, made_by="askwell evaluate turns")
@@ -106,12 +97,7 @@ def markdown(
     """report.md: figures beside the expert's, what they mean, second opinions, counts, sampled turns."""
     parts = [
         f"# {plain(recipe.policy)} at logged turns\n",
-        f"Turns of {plain(str(recipe.input))}, split {recipe.split}; graded by {plain(str(recipe.grader))}. Replies a "
-        f"turn: {recipe.samples}, temperature {recipe.temperature}, top_p {recipe.top_p}, seed {recipe.seed}. "
-        "Intervals are 95 %, by bootstrap over conversations. `expert` is the logged expert under the same grader: "
-        "the ceiling that it allows. What is unscored is left out of a mean and counted. Only questions at "
-        "turns where the expert asks too can be unscored: the more of them there are, the more FC and TR speak of "
-        "stops and wrong decisions.\n",
+        terms(recipe, quoted=plain) + "\n",
         figure_table(report["figures"], report["expert"]),
     ]
     if (agreement := report["agreement"]) is not None:
@@ -136,6 +122,19 @@ def markdown(
     parts += ["## Counts\n", "".join(f"- {plain(name)}: {count}\n" for name, count in report["counts"].items())]
     parts += ["## Sampled turns\n", *shown(turns, grades, recipe=recipe)]
     return "\n".join(parts)
+
+
+def terms(recipe: EvaluateTurnsRecipe, *, quoted: Callable[[str], str]) -> str:
+    """What was evaluated and by whom, in a few sentences; `quoted` makes names harmless where they are to stand."""
+    judge = recipe.judge
+    by = str(recipe.grader) if judge is None else f"{judge.model} at {judge.base_url}"
+    return (
+        f"Turns of {quoted(str(recipe.input))}, split {recipe.split}; graded by {quoted(by)}. Replies a turn: "
+        f"{recipe.samples}, temperature {recipe.temperature}, top_p {recipe.top_p}, seed {recipe.seed}. Intervals are "
+        "95 %, by bootstrap over conversations. “Expert” is the logged expert under the same grader: the ceiling that "
+        "it allows. What is unscored is left out of a mean and counted. Only questions at turns where the expert asks "
+        "too can be unscored: the more of them there are, the more FC and TR speak of stops and wrong decisions."
+    )
 
 
 def figure_table(figures: Figures, expert: Figures) -> str:

@@ -1,8 +1,8 @@
 """`askwell evaluate turns`: a policy's replies at logged turns, graded against what hindsight says of each.
 
 Reads the turns of `askwell label` and a grader of `askwell grader`; writes replies.jsonl (resumable), records.jsonl
-(a Grade a reply, in the order of turns, then samples), report.json and report.md. Beside the policy stands the
-expert, graded by the same grader: the ceiling that this grader allows.
+(a Grade a reply, in the order of turns, then samples), report.json, report.md and report.html. Beside the policy stands
+the expert, graded by the same grader: the ceiling that this grader allows.
 """
 
 import logging
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from askwell import endpoints, jsonl, runs, weights
 from askwell.errors import DataError, RecipeError
-from askwell.evaluation import report, sampling
+from askwell.evaluation import report, sampling, turn_page
 from askwell.evaluation.agreement import Agreement, Opinion, agreement, perplexities
 from askwell.evaluation.metrics import expert_replies, figures, truth
 from askwell.evaluation.unscored import check_unscored, reply_counts
@@ -88,7 +88,9 @@ def run(recipe: EvaluateTurnsRecipe, run: runs.Run) -> dict[str, object]:
         reader=None if recipe.reader is None else read(turns, grades, recipe.reader, recipe=recipe),
         counts=counts,
     )
-    report.write(value, turns, grades, recipe=recipe, directory=run.path)
+    runs.write_json(run.report, value)
+    runs.write_text(run.path / "report.md", report.markdown(value, turns, grades, recipe=recipe))
+    runs.write_text(run.path / "report.html", turn_page.html(value, turns, grades, recipe=recipe))
     return counts
 
 

@@ -61,9 +61,11 @@ class Spool:
         return ordinal < len(self._places) and self._places[ordinal] >= 0
 
     def put(self, outcome: Outcome) -> None:
-        """Add an outcome. Not synced: what is lost in a crash of the machine is made again from the stored answers."""
+        """Add an outcome, which a kill of the process leaves there. Not synced: what is lost in a crash of the machine
+        is made again from the stored answers."""
         line = f"{outcome.ordinal}\t{outcome.state}\t{json.dumps(outcome.value)}\n".encode()
         self._file.write(line)
+        self._file.flush()
         self._note(outcome.ordinal, outcome.state, self._end)
         self._end += len(line)
 
@@ -75,7 +77,6 @@ class Spool:
 
     def in_order(self) -> Iterator[Outcome]:
         """All outcomes, by number."""
-        self._file.flush()
         for ordinal, place in enumerate(self._places):
             if place >= 0:
                 self._file.seek(place)

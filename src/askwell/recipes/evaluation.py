@@ -53,6 +53,10 @@ class EvaluateTurnsRecipe(Recipe):
     """Share of unscored questions above which the stage fails."""
 
 
+WHO = ("base_url", "model", "extra_body")
+"""What of an endpoint says who answers there."""
+
+
 class System(Section):
     """Somebody who asks the next question: a checkpoint, an endpoint's model, or what another run holds."""
 
@@ -143,7 +147,7 @@ class EvaluateQuestionsRecipe(Recipe):
         if not self.attributes:
             raise ValueError("attributes: name one at least, e.g. `--attributes overall`")
         second = self.second_judge
-        if second and (second.base_url, second.model) == (self.judge.base_url, self.judge.model):
+        if second and all(getattr(second, name) == getattr(self.judge, name) for name in WHO):
             raise ValueError(
                 f"second_judge {second.model!r} is the judge itself, which agrees with itself; name another model"
             )

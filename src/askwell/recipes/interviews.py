@@ -153,7 +153,8 @@ class EvaluateInterviewsRecipe(Recipe):
     """Interviews printed in the report."""
     bounds: bool = True
     """What these figures lie between, on the same cases: everything known, and a patient who answers at random (in the
-    clinic a reference asker and one at random). With endpoints this takes about as many calls again."""
+    clinic a reference asker and one at random). With endpoints this takes about as many calls again. In the clinic also
+    which stops come too soon or too late, against the reference asker."""
 
     @property
     def lockstep(self) -> bool:
