@@ -15,6 +15,7 @@ ROOMS = [
     "records",
     "texts",
     "jsonl",
+    "sheets",
     "attributes",
     "recipes",
     "runs",

@@ -29,6 +29,7 @@ COMMANDS = {
     "ingest": Command(recipes.IngestRecipe, "askwell.sources.ingest"),
     "label": Command(recipes.LabelRecipe, "askwell.labelling.hindsight"),
     "cases read": Command(recipes.CasesReadRecipe, "askwell.sources.cases"),
+    "cases build": Command(recipes.CasesBuildRecipe, "askwell.labelling.case_building"),
     "clinic logs": Command(recipes.ClinicLogsRecipe, "askwell.clinic.logs"),
     "clinic threads": Command(recipes.ClinicThreadsRecipe, "askwell.clinic.threads"),
     "clinic serve": Command(recipes.ClinicServeRecipe, "askwell.clinic.serve"),

@@ -334,6 +334,8 @@ class Case(Record):
     options: dict[str, str]
     answer: str
     record: str = ""
+    redacted: bool = False
+    """That of what it was made of."""
 
     @model_validator(mode="after")
     def _answer_is_an_option(self) -> Self:

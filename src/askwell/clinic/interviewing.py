@@ -60,6 +60,7 @@ class Interviewing:
 
     def __init__(self, world: World, oracle: Oracle) -> None:
         self.world, self.oracle = world, oracle
+        self._conditions = {name: i for i, it in enumerate(world.conditions) for name in (it.id, it.name)}
         rules = {f"abstain_{rule}": self.abstain for rule in ("binary", "numerical", "cutoff", "implicit")}
         self.roles: dict[str, Callable[[list[str], Random | None], object]] = {
             "patient_direct": self.speak,
@@ -76,8 +77,10 @@ class Interviewing:
         }
 
     def heard(self, opening: str, said: Sequence[tuple[str, str]]) -> Heard | None:
-        """What opening words, and questions with their answers, amount to; None where it is nobody of the clinic's."""
-        person = introduced(opening)
+        """What opening words, and questions with their answers, amount to; None where nobody says who they are."""
+        person = next(
+            (found for text in (opening, *(answer for _, answer in said)) if (found := introduced(text))), None
+        )
         if person is None:
             return None
         answers, asked = self.oracle.statements(opening), set()
@@ -123,7 +126,7 @@ class Interviewing:
         facts, question = [json.loads(line) for line in parts[0].splitlines()], parts[1]
         if wrong is not None:
             return {"facts": [wrong.choice([*facts, "has an invented complaint"])]}
-        known = {name: text for text in facts for name in answers_in([text])}
+        known = {name: text for text in facts for name in self.stated(text)}
         read = self.oracle.question(question)
         if read is not None and any(name in known for name in read.findings):
             return {"facts": [known[name] for name in read.findings if name in known]}
@@ -148,8 +151,8 @@ class Interviewing:
     def decide(self, parts: list[str], wrong: Random | None) -> object:
         """The most probable option, and its posterior probability."""
         _, options, conversation = parts
-        names = [line.partition(":")[0] for line in options.splitlines()]
-        chances, why = self.chances(names, conversation)
+        names, texts = named(options)
+        chances, why = self.chances(names, texts, conversation)
         best = names[max(range(len(names)), key=chances.__getitem__)]
         if wrong is not None:
             best = wrong.choice(names)
@@ -158,8 +161,8 @@ class Interviewing:
     def abstain(self, parts: list[str], wrong: Random | None) -> dict[str, Any]:
         """How sure one can be, in every form that a rule asks for; a reader takes the fields that it knows."""
         _, options, conversation = parts
-        names = [line.partition(":")[0] for line in options.splitlines()]
-        chances, why = self.chances(names, conversation)
+        names, texts = named(options)
+        chances, why = self.chances(names, texts, conversation)
         sure = max(chances) if wrong is None else wrong.random()
         opening, said = exchanges(conversation)
         asks = sure < SURE
@@ -176,18 +179,28 @@ class Interviewing:
         answer = self.abstain(parts, wrong)
         return {**answer, "confidence": next(name for least, name in STEPS if answer["confidence"] >= least)}
 
-    def chances(self, names: Sequence[str], conversation: str) -> tuple[list[float], str]:
-        """The probability of each option, and what it rests on."""
+    def chances(self, names: Sequence[str], texts: Sequence[str], conversation: str) -> tuple[list[float], str]:
+        """The probability of each option, and what it rests on. Options are conditions, called so or described so."""
         heard = self.heard(*exchanges(conversation))
-        if heard is None or not all(name in self.world.condition_ids for name in names):
+        places = [
+            self._conditions.get(name, self._conditions.get(text)) for name, text in zip(names, texts, strict=True)
+        ]
+        known = [place for place in places if place is not None]
+        if heard is None or len(known) < len(places):
             # Some option must be named: always the same for the same options, and never surer than chance.
             place = int(hashlib.sha256(" ".join(names).encode()).hexdigest(), 16) % len(names)
             even = [1 / len(names)] * len(names)
             even[place] += 1e-9
             return even, "nobody whom the clinic knows: one option is as likely as another"
-        posterior = [float(heard.belief.posterior[self.world.condition_ids.index(name)]) for name in names]
+        posterior = [float(heard.belief.posterior[place]) for place in known]
         total = sum(posterior) or 1.0
         return [chance / total for chance in posterior], f"{len(heard.belief.answers)} findings are known"
+
+
+def named(options: str) -> tuple[list[str], list[str]]:
+    """The names of options and their texts, a line each."""
+    lines = [line.partition(":") for line in options.splitlines()]
+    return [name for name, _, _ in lines], [text.strip() for _, _, text in lines]
 
 
 def exchanges(conversation: str) -> tuple[str, list[tuple[str, str]]]:

@@ -4,8 +4,9 @@
 It knows a role by its prompt's own first part, reads the fenced texts in the other as anyone would, and answers with
 the oracle's truth. With an error rate it is wrong that often, always about the same requests: an extractor leaves a
 fact out or makes one up, a judge gives any verdict. What stands in no known prompt it answers in a plain sentence.
-Rewriting and ranking questions stand in `clinic.variants`, comparing two of them in `clinic.comparing`. A request may
-bring its own error rates and biases in its body: `errors` {"enhance": 0.1}, `biases` {"order": 0.3}.
+Rewriting and ranking questions stand in `clinic.variants`, comparing two of them in `clinic.comparing`, building cases
+and checking them in `clinic.casework`. A request may bring its own error rates and biases in its body: `errors`
+{"enhance": 0.1}, `biases` {"order": 0.3}.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from functools import lru_cache
 from random import Random
 from typing import Any, ClassVar
 
+from askwell.clinic.casework import Casework
 from askwell.clinic.comparing import PairJudge, biased
 from askwell.clinic.interviewing import Interviewing
 from askwell.clinic.knowledge import World
@@ -38,6 +40,7 @@ class Roles:
     NAMES: ClassVar[tuple[str, ...]] = (
         *("extract_dialogue", "extract_turn", "grade", "compare"),
         *("rewrite", "enhance", "corrupt", "rank", "propose"),
+        *("facts", "inquiry", "distractors", "revise", "support", "options", "choose"),
         *("patient_direct", "patient_instruct", "patient_facts", "decide"),
         *("abstain_binary", "abstain_numerical", "abstain_cutoff", "abstain_implicit", "abstain_scale"),
     )
@@ -61,9 +64,11 @@ class Roles:
         }
         quality = Quality(self.oracle)
         self.writer, self.pairs = Writer(quality), PairJudge(quality)
+        self.casework = Casework(world, self.oracle)
         # Up to its first field, a prompt's first part is the same in every request.
         starts = {name: prompts.load(name).system for name in (*self.roles, "compare", "propose")}
-        starts["synthesize"] = prompts.load("synthesize", "rank").system
+        for name, task in (("synthesize", "rank"), ("build_case", "facts"), ("check_case", "options")):
+            starts[name] = prompts.load(name, task).system
         self._known = {prompts.FIELD.split(start)[0]: name for name, start in starts.items()}
         self._told = lru_cache(maxsize=REMEMBERED)(self._read_told)
         self._fact_of = {self.fact(finding, there): finding for finding in world.finding_ids for there in (True, False)}
@@ -84,12 +89,13 @@ class Roles:
             return json.dumps(self.compare(parts, body.get("biases") or self.biases, self.wrong(name, parts, errors)))
         task = FENCED.sub("", text)
         found = TASK.search(task)
-        role = found[1] if name == "synthesize" and found else name
+        several = {"synthesize": self.writer, "build_case": self.casework, "check_case": self.casework}
+        role = found[1] if name in several and found else name
         if role not in self.NAMES:
             return "I play the roles of a simulated clinic and do not know this one."
         wrong = self.wrong(role, [*parts, task], errors) is not None
         draw = self.draw(role, [*parts, task], "how")
-        return json.dumps(getattr(self.writer, role)(parts, task, draw, wrong=wrong))
+        return json.dumps(getattr(several.get(name or "", self.writer), role)(parts, task, draw, wrong=wrong))
 
     def wrong(self, role: str, parts: list[str], errors: Mapping[str, float] | None = None) -> Random | None:
         """Where this request is one that the role gets wrong: the draw of how. The same request, the same mistake."""

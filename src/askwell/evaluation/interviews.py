@@ -97,7 +97,7 @@ def inputs(recipe: EvaluateInterviewsRecipe) -> list[Path]:
         runs.require(files[0], made_by=MADE_BY)
     for endpoint in endpoints_of(recipe):
         if recipe.cases != "clinic":
-            permit(endpoint, redacted=False, what=Path(recipe.cases))
+            permit(endpoint, redacted=runs.redacted(Path(recipe.cases)), what=Path(recipe.cases))
         files += endpoints.inputs(endpoint)
     return [*files, *texts(recipe)]
 

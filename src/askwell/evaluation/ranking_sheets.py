@@ -9,8 +9,6 @@ that is read back (a column `rank` to fill in); the page is the more comfortable
 network, keeps what was filled in, and saves it as that spreadsheet. JSONL would be neither.
 """
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,6 +22,7 @@ from askwell.evaluation.ranking_page import page
 from askwell.grading.replies import parse
 from askwell.recipes import ReviewSampleRecipe
 from askwell.records import Message, ReplySet, Screening, SheetItem
+from askwell.sheets import as_csv, inert
 
 MADE_BY = "askwell evaluate questions"
 COLUMNS = ("sheet", "item", "conversation", "letter", "question", "rank", "comment")
@@ -140,13 +139,8 @@ def screened(recipe: ReviewSampleRecipe, draw: Random) -> list[SheetItem]:
 
 
 def table(rows: Sequence[SheetItem]) -> str:
-    """A sheet as CSV: a row a question, the conversation beside the first of each item. It begins with the mark by
-    which spreadsheets know UTF-8."""
-    file = io.StringIO()
-    writer = csv.writer(file)
-    writer.writerow(COLUMNS)
-    writer.writerows(lines(rows))
-    return "\ufeff" + file.getvalue()
+    """A sheet as CSV: a row a question, the conversation beside the first of each item."""
+    return as_csv(COLUMNS, lines(rows))
 
 
 def lines(rows: Sequence[SheetItem]) -> Iterator[tuple[object, ...]]:
@@ -156,8 +150,3 @@ def lines(rows: Sequence[SheetItem]) -> Iterator[tuple[object, ...]]:
         for letter, question in item.questions.items():
             yield item.sheet, item.item, inert(conversation), letter, inert(question), "", ""
             conversation = ""
-
-
-def inert(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

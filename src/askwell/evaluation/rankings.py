@@ -6,8 +6,6 @@ counted; so is what was not ranked, or not with a number. Writes records.jsonl (
 blank lines, other names of files and rows in any order do not matter.
 """
 
-import csv
-import io
 import itertools
 import json
 import re
@@ -27,6 +25,7 @@ from askwell.evaluation.strengths import strengths
 from askwell.evaluation.winrates import category, figures, swapped
 from askwell.recipes import ReviewReadRecipe
 from askwell.records import Comparison, SheetItem
+from askwell.sheets import rows_of
 from askwell.statistics import Estimate, mean_interval, weighted_interval
 
 MADE_BY, JUDGED_BY = "askwell review sample", "askwell evaluate questions"
@@ -93,21 +92,10 @@ def run(recipe: ReviewReadRecipe, run: runs.Run) -> dict[str, object]:
 
 def read(path: Path) -> Filled:
     """A filled sheet. Raises DataError where it has no columns of a sheet, or rows of several."""
-    raw = path.read_bytes()
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("cp1252", "replace")  # what spreadsheets write that know no better; ranks read the same
-    head = text.split("\n", 1)[0]
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
-    columns = [name.strip().casefold() for name in next(rows, [])]
-    if missing := [name for name in WANTED if name not in columns]:
-        raise DataError(f"{path}: no column {', '.join(missing)}; a sheet's first line is {', '.join(WANTED)}, ...")
-    places = [columns.index(name) for name in WANTED]
     ranks: dict[tuple[int, str], str] = {}
     numbers: set[int] = set()
-    for number, row in enumerate(rows, start=2):
-        sheet, item, letter, rank = ((row[place].strip() if place < len(row) else "") for place in places)
+    for number, row in rows_of(path, WANTED):
+        sheet, item, letter, rank = (row[name] for name in WANTED)
         if not letter:
             continue
         if not (NUMBER.fullmatch(sheet) and re.fullmatch(r"\d+(?:[.,]0*)?", item)):

@@ -8,7 +8,7 @@ from askwell import runs
 from askwell.errors import DataError
 from askwell.records import Case
 
-MADE_BY = "askwell cases read"
+MADE_BY = ("askwell cases read", "askwell cases build")
 
 
 def chosen(path: Path, limit: int | None) -> list[Case]:

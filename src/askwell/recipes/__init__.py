@@ -10,7 +10,14 @@ from askwell.recipes.data import ContrastRecipe, IngestRecipe, LabelRecipe, Shar
 from askwell.recipes.endpoint import CLINIC, LOCAL, Caps, Endpoint, Prices
 from askwell.recipes.evaluation import EvaluateQuestionsRecipe, EvaluateTurnsRecipe, System
 from askwell.recipes.fields import Fold, Recipe, Section, StopMarker, bounds, essential
-from askwell.recipes.interviews import Abstention, CasesReadRecipe, CompareRecipe, EvaluateInterviewsRecipe, Patient
+from askwell.recipes.interviews import (
+    Abstention,
+    CasesBuildRecipe,
+    CasesReadRecipe,
+    CompareRecipe,
+    EvaluateInterviewsRecipe,
+    Patient,
+)
 from askwell.recipes.merging import MergeRecipe
 from askwell.recipes.parsing import field_names, override, read_recipe, resolve, scalar, section_of
 from askwell.recipes.review import ReviewReadRecipe, ReviewSampleRecipe
@@ -38,6 +45,7 @@ __all__ = [
     "AlfaRow",
     "BradleyTerry",
     "Caps",
+    "CasesBuildRecipe",
     "CasesReadRecipe",
     "ClinicLogsRecipe",
     "ClinicServeRecipe",

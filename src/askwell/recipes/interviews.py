@@ -28,6 +28,33 @@ class CasesReadRecipe(Recipe):
     """Share of lines that are no case above which the stage fails; those with nothing to ask do not count."""
 
 
+class CasesBuildRecipe(Recipe):
+    """Conversations or threads to cases: facts, an inquiry, and four options that a judge has verified blind."""
+
+    input: Path
+    """Run directory of `askwell ingest`: conversations or threads, with a known outcome or without."""
+    endpoint: Endpoint
+    """Whose model writes the cases."""
+    judge: Endpoint | None = None
+    """Whose model verifies them, without being told which option is meant to be right; unset: the same. Another model
+    does not share the writer's mistakes."""
+    opening: Literal["turn", "sentence"] = "turn"
+    """What the interview begins with: all that the person says before anybody asks, which may be a whole post; or its
+    first sentence, as in MediQ's own cases, which leaves the rest to be asked for."""
+    split: Literal["train", "dev", "test", "all"] = "test"
+    """Of whom: only people of `test` has no policy met in training."""
+    limit: int | None = Field(default=None, ge=1)
+    """Take at most this many conversations, drawn by hash: for a look at what the endpoint makes of them."""
+    revisions: int = Field(default=1, ge=0)
+    """How often options at fault are written anew and judged again before a record is left without a case."""
+    answerable: bool = True
+    """Keep only what the judge answers rightly where it knows the facts alone: what everything known does not decide
+    only blurs accuracy, but a weak judge leaves easy cases. The others are counted, and stand in drafts.jsonl."""
+    review: Path | None = None
+    """A person's verdicts: the review.csv of an earlier run on the same input as somebody filled it in, or a folder of
+    such files, one a reader. review.txt beside it says how."""
+
+
 class Patient(Section):
     """Who is asked, and how they answer."""
 
