@@ -6,6 +6,9 @@ import math
 import pytest
 
 from askwell import cli
+from askwell.clinic.knowledge import load
+from askwell.clinic.language import Oracle
+from askwell.clinic.quality import Quality
 from askwell.recipes import ScratchModel, StudyAlfaRecipe
 from askwell.studies import alfa, alfa_steps, clinic
 
@@ -36,6 +39,9 @@ def test_the_table_has_every_kind_of_row_and_says_which_orderings_hold(tmp_path,
     ]
     # What is not base's own is compared with base: a tie everywhere is a win-rate of one half, whoever sits first.
     assert math.isclose(0.5 + found["orderings"][0]["gain"]["value"], found["rows"]["sft_real"]["win_rate"]["value"])
+    asked = alfa.asking(out, Quality(Oracle(load(systems=("respiratory",)))), seed=0)
+    where = found["rows"]["human"]["win_rate_where_base_asks"]
+    assert where["scored"] + where["unscored"] == len(asked) <= found["rows"]["human"]["win_rate"]["scored"]
     page = (out / "report.md").read_text()
     for text in ("| learn_attributes |", "| reference asker |", "Everything known", "The paper's orderings"):
         assert text in page

@@ -68,6 +68,7 @@ ORDERINGS = (
     ("clinical", "general", "the clinical attributes are worth more than the general ones"),
 )
 """What the paper finds (its tables 1 to 4, by win-rate), as better row, worse row and claim."""
+WON = ("win_rate", "win_rate_where_base_asks")
 LADDER = (
     (RANDOM, ("sft_real", "sft")),
     ("sft_real", ("coarse", "dpo_mix", "dpo_fusion", "ppo_mix", "ppo_reward_fusion", "ppo_policy_fusion")),
@@ -113,6 +114,7 @@ def tables(recipe: StudyAlfaRecipe, root: Path) -> dict[str, Any]:
     rows = list(dict.fromkeys(("base", *recipe.rows)))
     found: dict[str, Any] = {"rows": {}, "orderings": []}
     won: dict[str, Scores] = {}
+    asked = asking(root, quality, seed=recipe.seed)
     for row in ("human", *rows):
         folders = [questions_of(root, row, seed) for seed in seeds_of(recipe, row)]
         if row in ("human", "base"):
@@ -120,8 +122,11 @@ def tables(recipe: StudyAlfaRecipe, root: Path) -> dict[str, Any]:
         sets = [each for folder in folders for each in jsonl.read(folder / "replies.jsonl", ReplySet)]
         figures: dict[str, Any] = {"attributes": attribute_scores(quality, sets, row, seed=recipe.seed)}
         if row != "base":
-            won[row] = scores_of(folders, row)
+            pairs = compared(folders, row)
+            won[row] = Scores.of(pairs)
             figures["win_rate"] = mean_interval(*won[row], seed=recipe.seed)._asdict()
+            both = Scores.of([pair for pair in pairs if pair.reply_set_id in asked])
+            figures["win_rate_where_base_asks"] = mean_interval(*both, seed=recipe.seed)._asdict()
         if row != "human":
             talks = [episode for seed in seeds_of(recipe, row) for episode in episodes_of(root, row, seed)]
             held = interviews.figures(talks, cases * len(seeds_of(recipe, row)), most=FIXED, seed=recipe.seed)
@@ -152,16 +157,26 @@ class Scores(NamedTuple):
     values: list[float | None]
     groups: list[str]
 
+    @classmethod
+    def of(cls, found: Sequence[Comparison]) -> "Scores":
+        """Those of comparisons."""
+        return cls([each.score for each in found], [each.group for each in found])
 
-def scores_of(folders: Sequence[Path], row: str) -> Scores:
-    """A row's scores in all comparisons with base."""
-    found = [
+
+def compared(folders: Sequence[Path], row: str) -> list[Comparison]:
+    """All comparisons of a row with base."""
+    return [
         each
         for folder in folders
         for each in runs.records_of(folder, Comparison, made_by="askwell evaluate questions")
         if each.first == row
     ]
-    return Scores([each.score for each in found], [each.group for each in found])
+
+
+def asking(root: Path, quality: Quality, *, seed: int) -> set[str]:
+    """The contexts at which base asks something that can be read, by their ids."""
+    sets = jsonl.read(questions_of(root, "base", seed) / "replies.jsonl", ReplySet)
+    return {each.id for each in sets if quality.read(each.replies.get("base", "")) is not None}
 
 
 def attribute_scores(quality: Quality, sets: Sequence[ReplySet], system: str, *, seed: int) -> dict[str, Any]:
@@ -186,16 +201,17 @@ def markdown(recipe: StudyAlfaRecipe, found: Mapping[str, Any], cost: Mapping[st
         f"that rewriter and judge get wrong: {errors}. Questions compared at {size.questions} contexts, {size.people} "
         f"people interviewed, replies sampled at {TEMPERATURE}; budget {recipe.budget}; seeds: {seeds}. Intervals: "
         "95 %, bootstrap over posts and people.\n",
-        "`win-rate` is against base by a judge without errors, a tie half a win; `unscored` the share of questions "
-        "that the oracle cannot read; the attributes are its exact scores in [0, 1]; `diagnosis` is the share of right "
-        f"ones after at most {FIXED} questions.\n",
+        "`win-rate` is against base by a judge without errors, a tie half a win, and `where base asks` the same at the "
+        "contexts at which base asks at all; `unscored` is the share of replies without a question that the oracle can "
+        "read: a conclusion, a stop, or words that make no sense; the attributes are its exact scores in [0, 1]; "
+        f"`diagnosis` is the share of right ones after at most {FIXED} questions.\n",
         *(f"* {row}: {ROWS[row]}" for row in found["rows"] if row in ROWS),
         "",
-        row_of(["", "win-rate", "diagnosis", "questions", *ALFA, "overall", "unscored"]),
-        row_of(["---"] * (len(ALFA) + 6)),
+        row_of(["", "win-rate", "where base asks", "diagnosis", "questions", *ALFA, "overall", "unscored"]),
+        row_of(["---"] * (len(ALFA) + 7)),
     ]
     for row, figures in found["rows"].items():
-        win = cell(figures["win_rate"]) if "win_rate" in figures else "0.500"
+        wins = [cell(figures[name]) if name in figures else "0.500" for name in WON]
         talks = [
             cell(figures["interviews"][name]) if "interviews" in figures else "–" for name in ("accuracy", "questions")
         ]
@@ -203,10 +219,10 @@ def markdown(recipe: StudyAlfaRecipe, found: Mapping[str, Any], cost: Mapping[st
         total = scores["overall"]["scored"] + scores["overall"]["unscored"]
         unscored = f"{scores['clarity']['unscored'] / total:.3f}" if total else "–"
         means = [plain_mean(scores[name]) for name in (*ALFA, "overall")]
-        parts.append(row_of([row, win, *talks, *means, unscored]))
+        parts.append(row_of([row, *wins, *talks, *means, unscored]))
     for name, bound in found["bounds"].items():
         talks = [cell(bound[figure]) for figure in ("accuracy", "questions")]
-        parts.append(row_of([f"{name} asker", "–", *talks, *["–"] * (len(ALFA) + 2)]))
+        parts.append(row_of([f"{name} asker", "–", "–", *talks, *["–"] * (len(ALFA) + 2)]))
     parts.append(f"\nEverything known: accuracy {cell(found['everything known'])}.\n")
     parts += [
         "## The paper's orderings, by win-rate\n",
