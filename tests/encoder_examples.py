@@ -46,7 +46,8 @@ def encoder_in(folder, texts, *, layers=1, pooling=None, more=(), prompts=None, 
             model.embeddings.word_embeddings.weight.normal_()
             for place in (model.embeddings.position_embeddings, model.embeddings.token_type_embeddings):
                 place.weight.zero_()
-            model.embeddings.word_embeddings.weight[[0, 2, 3]] = 1e-3
+            if not layers:  # what is no word tells nothing
+                model.embeddings.word_embeddings.weight[[0, 2, 3]] = 1e-3
     model.save_pretrained(folder)
     if pooling is not None:
         kinds = ["sentence_transformers.models.Transformer", "sentence_transformers.models.Pooling", *more]
