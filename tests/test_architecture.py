@@ -26,6 +26,7 @@ ROOMS = [
     "clinic",
     "rendering",
     "weights",
+    "embeddings",
     "decoding",
     "generation",
     "local_endpoint",
@@ -40,7 +41,7 @@ ROOMS = [
 ]
 # Only these may need torch or scikit-learn; the rest is the light core.
 HEAVY = {"torch", "transformers", "peft", "accelerate", "trl", "sklearn", "scipy", "tokenizers", "safetensors"}
-HEAVY_ROOMS = {"rendering", "weights", "decoding", "generation", "grading", "training"}
+HEAVY_ROOMS = {"rendering", "weights", "embeddings", "decoding", "generation", "grading", "training"}
 
 MODULES = sorted(SOURCE.rglob("*.py"))
 

@@ -2,15 +2,20 @@
 
 Random, direct, instruct and fact-select follow MediQ (Li et al., 2024; ALFA, section 5.3). A model that picks facts is
 held to them: what it quotes and no fact says is left out of the answer and counted. What a model says in its own words
-holds the facts whose words it has, as far as those show it.
+holds the facts whose words it has, as far as those show it. Facts are also picked without a language model: by the
+words that they share with a question, or by a sentence encoder where torch is installed.
 """
 
+import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from askwell import recipes
@@ -27,6 +32,8 @@ FILE = TEXTS / "patient.toml"
 ROLES = {kind: f"patient_{kind}" for kind in ("direct", "instruct", "facts")}
 REFUSES = 0.5
 """Share of questions that the random patient does not answer, as MediQ's."""
+CASES = 1024
+"""Cases whose facts are kept as vectors."""
 Stated = Callable[[str, Sequence[str]], tuple[str, ...]]
 """The facts that a text states."""
 
@@ -43,10 +50,23 @@ def talk() -> dict[str, list[str]]:
     return sentences_of(FILE)
 
 
-def texts(patient: recipes.Patient) -> list[Any]:
-    """The files that a patient's words come from."""
-    role = ROLES.get(patient.kind)
-    return [FILE, *([prompts.load(role).file] if role else [])]
+class Encodes(Protocol):
+    """Makes vectors of length 1 of texts, (n, d), as `askwell.embeddings`."""
+
+    def vectors(self, texts: Sequence[str], kind: Literal["question", "passage"]) -> NDArray[np.float32]: ...
+
+
+def texts(patient: recipes.Patient) -> list[Path]:
+    """The files that a patient's words come from. Raises ModuleNotFoundError where an encoder's library is missing."""
+    role, encoder = ROLES.get(patient.kind), patient.encoder
+    if encoder is not None:
+        for package in ("torch", "transformers"):
+            if importlib.util.find_spec(package) is None:
+                raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+        if Path(encoder).is_dir() and not (Path(encoder) / "config.json").is_file():
+            raise RecipeError(f"patient.encoder {encoder!r}: no encoder, for it holds no config.json")
+    folder = [Path(encoder)] if encoder is not None and Path(encoder).is_dir() else []
+    return [FILE, *folder, *([prompts.load(role).file] if role else [])]
 
 
 def of(
@@ -61,6 +81,7 @@ def of(
     kinds: dict[str, Callable[[], Patient]] = {
         "random": lambda: RandomPatient(seed),
         "lexical": lambda: LexicalPatient(patient.overlap, patient.most, seed),
+        "embeddings": lambda: EmbeddingPatient(encoder_of(patient), patient.near, patient.most, seed),
         "facts": lambda: FactPatient(needed(client), patient.most, seed),
         "direct": lambda: SpeakingPatient(needed(client), ROLES["direct"], stated),
         "instruct": lambda: SpeakingPatient(needed(client), ROLES["instruct"], stated),
@@ -70,6 +91,13 @@ def of(
     if patient.withholds + patient.rambles + patient.unsure:
         return WithHabits(plain, patient, seed)
     return plain
+
+
+def encoder_of(patient: recipes.Patient) -> Encodes:
+    """The recipe's encoder, loaded."""
+    from askwell import embeddings
+
+    return embeddings.load(needed(patient.encoder))
 
 
 def needed(thing: Any) -> Any:
@@ -113,6 +141,24 @@ class LexicalPatient:
     async def answer(self, case: Case, said: Sequence[Said], question: str, meter: Meter) -> Said:
         facts = lexical.answering(question, case.facts, overlap=self.overlap, most=self.most)
         return Said(question, " ".join(facts) or refusal(self.seed, case, len(said)), facts)
+
+
+class EmbeddingPatient:
+    """Says the facts that an encoder finds near the question."""
+
+    def __init__(self, encoder: Encodes, near: float, most: int | None, seed: int) -> None:
+        self.encoder, self.near, self.most, self.seed = encoder, near, most, seed
+        self._vectors = lru_cache(maxsize=CASES)(lambda facts: encoder.vectors(facts, "passage"))
+
+    async def answer(self, case: Case, said: Sequence[Said], question: str, meter: Meter) -> Said:
+        facts = self.picked(question, case.facts) if case.facts else ()
+        return Said(question, " ".join(facts) or refusal(self.seed, case, len(said)), facts)
+
+    def picked(self, question: str, facts: tuple[str, ...]) -> tuple[str, ...]:
+        """The facts whose cosine with the question is `near` or more, the nearest first to be kept, in their order."""
+        near = self._vectors(facts) @ self.encoder.vectors([question], "question")[0]
+        places = [int(place) for place in np.argsort(-near, kind="stable") if near[place] >= self.near][: self.most]
+        return tuple(facts[place] for place in sorted(places))
 
 
 class FactPatient:

@@ -58,19 +58,26 @@ class CasesBuildRecipe(Recipe):
 class Patient(Section):
     """Who is asked, and how they answer."""
 
-    kind: Literal["clinic", "random", "direct", "instruct", "facts", "lexical"] = "lexical"
+    kind: Literal["clinic", "random", "direct", "instruct", "facts", "lexical", "embeddings"] = "lexical"
     """`clinic`: the simulated clinic's own patients, who read and speak by its grammar. `random`: a fact drawn at
     random, whatever was asked. `direct`: a model that has the whole record. `instruct`: one that is told to keep to it,
     and to say so where it does not answer. `facts`: a model picks facts, which are said word for word (fact-select).
-    `lexical`: facts that share rare words with the question, picked without a model."""
+    `lexical`: facts that share rare words with the question, picked without a model. `embeddings`: facts that a
+    sentence encoder on this machine finds near the question."""
     endpoint: Endpoint | None = None
     """Whose model answers, for `direct`, `instruct` and `facts`."""
     most: int | None = Field(default=None, ge=1)
-    """Facts that one answer of `facts` or `lexical` gives at most; unset: all that answer it."""
+    """Facts that one answer of `facts`, `lexical` or `embeddings` gives at most; unset: all that answer it."""
     overlap: float = Field(default=0.2, gt=0, le=1)
     """For `lexical`: cosine of a fact's and a question's words, weighed by rarity, from which the fact answers it. At
     0.2 a fact of the own case answers 84 % of the 620 questions that doctors ask in MediQ-AskDocs, one of another case
     13 %; at 0.3 it is 73 % and 6 %."""
+    encoder: str | None = None
+    """For `embeddings`: path or Hugging Face name of an encoder (it comes with the extra `train`), such as
+    sentence-transformers/all-MiniLM-L6-v2."""
+    near: float = Field(default=0.5, gt=-1, le=1)
+    """For `embeddings`: cosine of a fact's and a question's vectors from which the fact answers it. Encoders differ and
+    none was measured: look at `facts an answer` and at the transcripts of a few interviews (`--limit 20`) first."""
     withholds: float = Field(default=0.0, ge=0, le=1)
     """Share of questions at which the patient says that they cannot answer, though they may know."""
     rambles: float = Field(default=0.0, ge=0, le=1)
@@ -84,6 +91,9 @@ class Patient(Section):
         if model != (self.endpoint is not None):
             rule = "needs an endpoint: `--patient.endpoint.model NAME`" if model else "takes no endpoint; leave it out"
             raise ValueError(f"patient.kind {self.kind!r} {rule}")
+        if (self.kind == "embeddings") != (self.encoder is not None):
+            rule = "needs one: `--patient.encoder NAME`" if self.encoder is None else "takes none; leave it out"
+            raise ValueError(f"patient.encoder: a patient of kind {self.kind!r} {rule}")
         if self.withholds + self.rambles + self.unsure > 1:
             raise ValueError("patient.withholds, rambles and unsure are shares of answers; their sum must be at most 1")
         return self
