@@ -45,6 +45,21 @@ def test_published_coefficients_and_standard_errors():
     assert found["Krippendorff's alpha"].items == 11
 
 
+def test_alfas_table_8_is_what_a_table_of_its_raw_agreement_has():
+    """Its ratings are not published. With the numbers of raters that its text gives, and the one raw agreement (0.72)
+    and sum of squared shares (0.31) that go with both coefficients, these and their errors come out as printed."""
+    draw, shares = np.random.default_rng(0), np.array([0.45, 0.25, 0.2, 0.06, 0.04])
+    found = []
+    for _ in range(20):
+        counts = np.zeros((295, 5))
+        for row, number in zip(counts, [1] * 20 + [2] * 138 + [3] * 137, strict=True):
+            same = draw.random() < (0.72 - 0.31) / (1 - 0.31)
+            for rating in [draw.choice(5, p=shares)] * number if same else draw.choice(5, p=shares, size=number):
+                row[rating] += 1
+        found.append([*coefficient(fleiss(counts), 295)[:2], *coefficient(raters.ac1(counts), 295)[:2]])
+    assert np.mean(found, axis=0) == pytest.approx([0.59, 0.035, 0.66, 0.033], rel=0.1)
+
+
 def test_fleiss_kappa_of_fourteen_raters():
     assert round(coefficient(fleiss(FOURTEEN), 10).value, 3) == 0.210
 

@@ -1,5 +1,6 @@
 """Interviews: who speaks when, how one ends, and that the clinic's patients tell the truth."""
 
+import asyncio
 import random
 
 import pytest
@@ -10,8 +11,16 @@ from askwell.clinic.logs import SKILLS
 from askwell.clinic.reasoning import Reference
 from askwell.errors import RecipeError
 from askwell.evaluation import interviews as stage
-from askwell.interview.clinic import ClinicPatient, ExactDecisionMaker, SpeakingAsker, answers_in, visitors
+from askwell.interview.clinic import (
+    AsyncClinicPatient,
+    ClinicPatient,
+    ExactDecisionMaker,
+    SpeakingAsker,
+    answers_in,
+    visitors,
+)
 from askwell.interview.loop import Answer, interviews
+from askwell.interview.talk import Meter, Said
 from askwell.records import Case, Episode
 
 
@@ -156,3 +165,18 @@ def test_better_experts_ask_better(tmp_path):
 def test_an_asker_that_the_clinic_does_not_have_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="no asker 'wise'; known: reference"):
         evaluated(tmp_path, policy="clinic:wise")
+
+
+def test_a_patient_asked_side_by_side_says_what_one_in_lockstep_says(world, oracle):
+    people = visitors(world, 6, seed=8)
+    alone = AsyncClinicPatient(world, oracle, people)
+    draw = random.Random(1)
+    for visitor in people:
+        patient, said = ClinicPatient(world, oracle, visitor), []
+        for number in range(5):
+            question = draw.choice(draw.choice(world.findings).questions.vague)
+            if number == 2:
+                said.append(Said(question, "No.", manner="withheld"))
+                continue
+            said.append(asyncio.run(alone.answer(visitor.case, tuple(said), question, Meter())))
+            assert said[-1][1:3] == patient.answer(question)

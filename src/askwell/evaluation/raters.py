@@ -8,7 +8,8 @@ Every coefficient is taken with a weight an item. The derivative by the weights 
 infinitesimal jackknife, which is what Gwet's formulas for the variance over items come to), and drawn weights give an
 interval by bootstrap over groups. Own code, as no kept library has all of this: `krippendorff` has alpha alone and no
 standard error; `statsmodels` lacks AC1 and alpha and wants equally many ratings of every item; `irrCAC` has had no
-release since 2024 and holds scipy at 1.12. Tested against all three and against published examples.
+release since 2024 and holds scipy at 1.12. Tested against all three and against published examples. ALFA's table 8
+(Fleiss 0.59, AC1 0.66) has no published ratings behind it and cannot be made again; see docs/LOG.md.
 """
 
 from collections import Counter

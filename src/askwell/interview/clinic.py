@@ -112,18 +112,20 @@ class SpeakingAsker:
 
 
 class AsyncClinicPatient:
-    """The same people for interviews that are held side by side, each at its own pace."""
+    """The same people for interviews that are held side by side, each at its own pace. What one says depends on what
+    was said, and nothing is kept of anybody between two questions."""
 
     def __init__(self, world: World, oracle: Oracle, people: Sequence[Visitor]) -> None:
         self.world, self.oracle = world, oracle
         self._people = {visitor.case.id: visitor for visitor in people}
-        self._patients: dict[str, ClinicPatient] = {}
 
     async def answer(self, case: Case, said: Sequence[Said], question: str, meter: Meter) -> Said:
         """What they say, and the facts in it."""
-        if not said or case.id not in self._patients:
-            self._patients[case.id] = ClinicPatient(self.world, self.oracle, self._people[case.id])
-        answer = self._patients[case.id].answer(question)
+        patient = ClinicPatient(self.world, self.oracle, self._people[case.id])
+        for earlier in said:  # their wording is drawn in order; a question that was withheld drew nothing
+            if earlier.manner != "withheld":
+                patient.answer(earlier.question)
+        answer = patient.answer(question)
         return Said(question, answer.text, answer.revealed)
 
 
