@@ -125,7 +125,7 @@ def test_a_run_that_was_cut_pays_for_nothing_twice_and_ends_the_same(tmp_path, a
     # What was in flight at the cut was never received, and that alone is asked again.
     again = cut.ledger.paid_by_body & mock.ledger.paid_by_body
     assert again.total() == cut.ledger.paid - received
-    assert set(mock.ledger.paid_by_body.values()) == {1} and cut.ledger.paid >= at - 1 > 0
+    assert set(mock.ledger.paid_by_body.values()) == {1}
 
 
 def test_options_are_shuffled_by_case_and_the_answer_goes_with_its_text():
