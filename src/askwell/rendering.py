@@ -50,11 +50,9 @@ def render(
 
     `prompt` is the system prompt's text, empty for none. Without a response the second list is empty.
     """
-    messages = chat(tokenizer, context, prompt)
-    before = template(tokenizer, messages, generate=True)
-    prompt_ids = encode(tokenizer, before)
+    messages, before, prompt_ids = opening(tokenizer, tuple(context), prompt)
     if response is None:
-        return prompt_ids, []
+        return list(prompt_ids), []
     reply = {"role": "assistant", "content": plain(tokenizer, response)}
     whole = template(tokenizer, [*messages, reply], generate=False)
     if not whole.startswith(before):
@@ -71,7 +69,17 @@ def render(
             f"chat template of {tokenizer.name_or_path!r}: no end-of-turn token follows a reply, so a policy could not "
             "learn to end one; give the tokenizer a chat_template that closes each message with a special token"
         )
-    return prompt_ids, ids[: end + 1]
+    return list(prompt_ids), ids[: end + 1]
+
+
+@lru_cache(maxsize=16)
+def opening(
+    tokenizer: PreTrainedTokenizerBase, context: tuple[Message, ...], prompt: str
+) -> tuple[list[dict[str, str]], str, list[int]]:
+    """A context's messages, its text and its ids up to where the assistant speaks: one work for all replies to it."""
+    messages = chat(tokenizer, context, prompt)
+    before = template(tokenizer, messages, generate=True)
+    return messages, before, encode(tokenizer, before)
 
 
 def fit(
