@@ -273,7 +273,7 @@ class Screening(Record):
 
     id: str
     context: tuple[Message, ...]
-    questions: tuple[str, ...] = Field(min_length=2)
+    questions: tuple[str, ...] = Field(min_length=2, max_length=26)
     best: int = Field(ge=0)
     points: int = Field(default=1, ge=1)
 

@@ -186,8 +186,20 @@ def test_calibration_by_hand():
     assert found.brier.value == pytest.approx(brier)
     assert [(bin.decisions, bin.accuracy) for bin in found.bins if bin.decisions] == [(10, 0.5), (10, 0.8)]
     assert found.curve[4].accuracy == pytest.approx(0.8) and found.curve[-1].accuracy == pytest.approx(0.65)
-    assert found.error.low <= found.error.value <= found.error.high
-    assert worth([], [], []).error.value is None
+    assert worth([], [], []).error.value is None and worth([], [], []).area is None
+    one = worth([0.5, 1.0], [True, True], ["post", "post"]).error
+    assert (one.value, one.low, one.high) == (0.25, None, None)
+
+
+def test_a_small_sample_does_not_make_a_good_confidence_look_bad():
+    """Perfect confidences err by chance alone; the interval must not claim an error that is not there too often."""
+    draw, claimed = np.random.default_rng(0), 0
+    for seed in range(40):
+        sure = draw.uniform(0.2, 1, 200)
+        hit = (draw.random(200) < sure - 0.05).tolist()
+        error = worth(sure.tolist(), hit, list(map(str, range(200))), draws=200, seed=seed).error
+        claimed += not error.low <= 0.05 <= error.high
+    assert claimed <= 8  # of 40; with plain percentiles 30
 
 
 def test_confidence_that_nobody_gave_is_in_no_calibration():

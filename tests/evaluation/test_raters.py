@@ -82,6 +82,18 @@ def test_a_rare_category_presses_kappa_down_and_leaves_ac1():
     assert found["Fleiss' kappa"].value < 0.3 < 0.9 < found["Gwet's AC1"].value
 
 
+def test_the_same_said_twice_is_no_surer():
+    """Items of one cluster that say the same: their number changes neither value nor standard error."""
+    posts = [f"post {i}" for i in range(len(FOUR))]
+    once, twice = agreement_of(FOUR, None, posts), agreement_of(FOUR * 2, None, posts * 2)
+    alone = agreement_of(FOUR * 2)
+    for name, value in agreement_of(FOUR).items():
+        assert once[name] == pytest.approx(value)
+        if name != "Krippendorff's alpha":  # which corrects for small samples
+            assert twice[name][:2] == pytest.approx(value[:2])
+        assert alone[name].standard_error < 0.75 * twice[name].standard_error
+
+
 def test_what_cannot_be_said_is_none():
     assert agreement_of([["a"], ["b"]])["Fleiss' kappa"].value is None  # nobody to agree with
     one_kind = agreement_of([["a", "a"], ["a", "a"]])

@@ -18,7 +18,7 @@ MANY = [turn(f"c{i // 3}#{i % 3}", "continue", ("city",)) for i in range(23)]
 
 def draw(path, turns=MANY, policy=None, **fields):
     fields = {"batch": 4, "samples": 2} | fields
-    return sampling.draw(turns, lambda: policy or Chatter(), path=path, recipe=recipe_of(path.parent, **fields))
+    return sampling.draw(turns, lambda: policy or Chatter(), path=path, how=recipe_of(path.parent, **fields))
 
 
 def test_each_turn_gets_each_sample_once(tmp_path):
@@ -76,7 +76,7 @@ def test_finished_replies_need_no_policy(tmp_path):
         raise AssertionError("the policy was loaded")
 
     recipe = recipe_of(tmp_path, batch=4, samples=2)
-    assert sampling.draw(MANY, load, path=path, recipe=recipe) == before
+    assert sampling.draw(MANY, load, path=path, how=recipe) == before
 
 
 def test_replies_at_other_turns_are_refused(tmp_path):

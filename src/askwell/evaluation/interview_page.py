@@ -91,7 +91,8 @@ def confidence(report: Mapping[str, Any]) -> list[str]:
     return [
         "<h2>Is it right where it is sure?</h2>",
         plot([even, Series("decisions", "var(--a)", bins)], across="confidence", most=1, marks=True),
-        f"<p>Expected calibration error {cell(found['error'])}, Brier score {cell(found['brier'])}.</p>",
+        f"<p>Expected calibration error {cell(found['error'])}, which small samples raise and its interval takes off; "
+        f"Brier score {cell(found['brier'])}.</p>",
         "<h2>If only the surest decisions were taken</h2>",
         plot([Series("accuracy", "var(--a)", risk)], across="share of decisions taken", most=1, marks=True),
     ]

@@ -196,8 +196,8 @@ def confidence(report: Mapping[str, Any]) -> list[str]:
         return []
     lines = [
         "## Confidence\n",
-        f"Expected calibration error {cell(found['error'])} (ten bins), Brier score {cell(found['brier'])}, area "
-        f"under the risk-coverage curve {risk['area']:.3f}.\n",
+        f"Expected calibration error {cell(found['error'])} (ten bins; small samples raise it, which its interval "
+        f"takes off), Brier score {cell(found['brier'])}, area under the risk-coverage curve {risk['area']:.3f}.\n",
         "| surest share | accuracy |",
         "|---|---|",
         *(f"| {point['coverage']:.2f} | {point['accuracy']:.3f} |" for point in risk["curve"]),

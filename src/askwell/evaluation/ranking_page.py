@@ -6,9 +6,10 @@ anywhere (its policy says so to the browser).
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 
+from askwell.evaluation.page import SPEAKERS
 from askwell.records import SheetItem
 
 STYLE = """
@@ -58,13 +59,11 @@ document.getElementById("save").addEventListener("click", () => {
 """
 
 
-def page(
-    items: Sequence[SheetItem], number: int, instructions: str, columns: Sequence[str], speakers: Mapping[str, str]
-) -> str:
+def page(items: Sequence[SheetItem], number: int, instructions: str, columns: Sequence[str]) -> str:
     """The page of a sheet. What it saves has the columns of the sheet's CSV."""
     policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
     # What was filled in on a sheet of another sample must not show here.
-    key = hashlib.sha256("\n".join(item.reply_set_id for item in items).encode()).hexdigest()[:12]
+    key = hashlib.sha256("\n".join(item.model_dump_json() for item in items).encode()).hexdigest()[:12]
     return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -73,16 +72,16 @@ def page(
             f"<title>Ranking questions, sheet {number}</title><style>{STYLE}</style></head>",
             f'<body data-sheet="{number}" data-key="{key}" data-columns="{escape(json.dumps(list(columns)))}">',
             f"<h1>Ranking questions, sheet {number}</h1><p>{escape(instructions)}</p>",
-            *(article(item, speakers) for item in items),
+            *map(article, items),
             '<footer><button id="save">Save the sheet</button> <span id="done"></span></footer>',
             f"<script>{SCRIPT}</script></body></html>\n",
         ]
     )
 
 
-def article(item: SheetItem, speakers: Mapping[str, str]) -> str:
+def article(item: SheetItem) -> str:
     """One item."""
-    said = "\n\n".join(f"{speakers[message.role]}: {message.content}" for message in item.context)
+    said = "\n\n".join(f"{SPEAKERS[message.role]}: {message.content}" for message in item.context)
     ranks = "".join(f"<option>{rank}</option>" for rank in range(1, len(item.questions) + 1))
     lines = [f'<article data-item="{item.item}"><h2>Item {item.item}</h2><blockquote>{escape(said)}</blockquote>']
     for place, (letter, question) in enumerate(item.questions.items()):

@@ -18,6 +18,7 @@ from string import ascii_uppercase
 
 from askwell import jsonl, runs
 from askwell.errors import DataError
+from askwell.evaluation.page import SPEAKERS
 from askwell.evaluation.ranking_page import page
 from askwell.grading.replies import parse
 from askwell.recipes import ReviewSampleRecipe
@@ -26,7 +27,6 @@ from askwell.sheets import as_csv, inert
 
 MADE_BY = "askwell evaluate questions"
 COLUMNS = ("sheet", "item", "conversation", "letter", "question", "rank", "comment")
-SPEAKERS = {"user": "Person", "assistant": "Expert", "system": "Notice"}
 INSTRUCTIONS = (
     "Each item shows a conversation and several questions that could be asked next. Rank the questions by how good "
     "they are as the next question to this person: 1 for the best, 2 for the next, and so on; the same number for "
@@ -54,7 +54,7 @@ def run(recipe: ReviewSampleRecipe, run: runs.Run) -> dict[str, object]:
     for number in range(1, recipe.sheets + 1):
         rows = [item for item in found if item.sheet == number]
         runs.write_text(run.path / f"sheet_{number}.csv", table(rows))
-        runs.write_text(run.path / f"sheet_{number}.html", page(rows, number, INSTRUCTIONS, COLUMNS, SPEAKERS))
+        runs.write_text(run.path / f"sheet_{number}.html", page(rows, number, INSTRUCTIONS, COLUMNS))
     runs.write_text(run.path / "instructions.txt", INSTRUCTIONS + "\n")
     return counts_of(found, recipe)
 
@@ -83,13 +83,13 @@ def items(recipe: ReviewSampleRecipe) -> list[SheetItem]:
     chosen = draw.sample(eligible, min(recipe.contexts, len(eligible)))
     used: Counter[str] = Counter()
     sheets: list[list[SheetItem]] = [[] for _ in range(recipe.sheets)]
-    for place, (row, said) in enumerate(chosen):
+    for row, said in chosen:
         # Those shown least often so far come first, so that each system is shown about as often.
         texts = sorted(said, key=lambda text: (min(used[name] for name in said[text]), draw.random()))[: recipe.systems]
         used.update(name for text in texts for name in said[text])
-        for k in range(recipe.each):
-            sheet = (place * recipe.each + k) % recipe.sheets
-            sheets[sheet].append(lettered(row.id, row.group, row.context, {text: said[text] for text in texts}, draw))
+        # The shortest sheets by lot, so that all are about as long and no two raters share all they rank.
+        for sheet in sorted(sheets, key=lambda sheet: (len(sheet), draw.random()))[: recipe.each]:
+            sheet.append(lettered(row.id, row.group, row.context, {text: said[text] for text in texts}, draw))
     for sheet in sheets:
         sheet += screened(recipe, draw)
         draw.shuffle(sheet)

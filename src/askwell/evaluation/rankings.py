@@ -19,7 +19,7 @@ import numpy as np
 from askwell import jsonl, runs
 from askwell.errors import DataError
 from askwell.evaluation.question_report import as_json, points
-from askwell.evaluation.raters import Floats, agreement_of, cohen_interval, majority
+from askwell.evaluation.raters import Coefficient, Floats, agreement_of, cohen_interval, majority
 from askwell.evaluation.report import cell, plain
 from askwell.evaluation.strengths import strengths
 from askwell.evaluation.winrates import category, figures, swapped
@@ -32,6 +32,8 @@ MADE_BY, JUDGED_BY = "askwell review sample", "askwell evaluate questions"
 WANTED = ("sheet", "item", "letter", "rank")
 NUMBER = re.compile(r"([1-9]\d?)(?:[.,]0*)?")
 MENU = ("first", "second", "tie")
+Place = tuple[str, str, str]
+"""A context by its id and two systems, in the order of a comparison."""
 
 
 class Filled(NamedTuple):
@@ -74,10 +76,18 @@ def run(recipe: ReviewReadRecipe, run: runs.Run) -> dict[str, object]:
     """Read, compare, report."""
     key = list(jsonl.read(recipe.input / "key.jsonl", SheetItem))
     sheets = [read(path) for path in files(recipe.filled)]
+    places = {(item.sheet, item.item, letter) for item in key for letter in item.questions}
     known = {item.sheet for item in key}
     for sheet in sheets:
+        file = recipe.filled / f"{sheet.rater}.csv"
         if sheet.sheet not in known:
-            raise DataError(f"{recipe.filled}/{sheet.rater}.csv: sheet {sheet.sheet} is none of {recipe.input}")
+            raise DataError(f"{file}: sheet {sheet.sheet} is none of {recipe.input}")
+        for item, letter in sheet.ranks:
+            if (sheet.sheet, item, letter) not in places:
+                raise DataError(
+                    f"{file}: sheet {sheet.sheet} of {recipe.input} has no question {letter} at item {item}; is it a "
+                    "sheet of another sample?"
+                )
     raters = {sheet.rater: screening(sheet, key, recipe.passing) for sheet in sheets}
     rows = [row for sheet in sheets if raters[sheet.rater]["passed"] for row in comparisons(sheet, key)]
     jsonl.write(run.records, rows)
@@ -91,7 +101,8 @@ def run(recipe: ReviewReadRecipe, run: runs.Run) -> dict[str, object]:
 
 
 def read(path: Path) -> Filled:
-    """A filled sheet. Raises DataError where it has no columns of a sheet, or rows of several."""
+    """A filled sheet. Raises DataError where it is none: other columns, rows of several sheets, two ranks of one
+    question."""
     ranks: dict[tuple[int, str], str] = {}
     numbers: set[int] = set()
     for number, row in rows_of(path, WANTED):
@@ -101,7 +112,11 @@ def read(path: Path) -> Filled:
         if not (NUMBER.fullmatch(sheet) and re.fullmatch(r"\d+(?:[.,]0*)?", item)):
             raise DataError(f"{path}: row {number}: sheet {sheet!r}, item {item!r}; leave these columns as they were")
         numbers.add(int(re.split("[.,]", sheet)[0]))
-        ranks[int(re.split("[.,]", item)[0]), letter.upper()] = rank
+        place = int(re.split("[.,]", item)[0]), letter.upper()
+        if ranks.setdefault(place, rank) != rank:
+            raise DataError(
+                f"{path}: row {number}: item {item} has question {letter} twice, ranked otherwise; keep one"
+            )
     if len(numbers) != 1:
         raise DataError(f"{path}: rows of {len(numbers)} sheets, where a file is one sheet of one rater")
     return Filled(path.stem, numbers.pop(), ranks)
@@ -188,16 +203,12 @@ def build(
                 "unscored_by_reason": dict(Counter(row.unscored for row in own if row.score is None)),
             }
         )
-    votes: dict[tuple[str, str, str], list[str]] = {}
-    for row in rows:
-        if row.score is not None:
-            votes.setdefault((row.reply_set_id, row.first, row.second), []).append(category(row.score))
     return {
         "raters": dict(raters),
         "pairs": pairs,
         "strengths": {name: value._asdict() for name, value in strengths(rows, seed=seed).items()},
-        "raters_agree": {name: value._asdict() for name, value in agreement_of(list(votes.values()), MENU).items()},
-        "with_judge": {name: value._asdict() for name, value in with_judge(rows, judged, votes, seed=seed).items()},
+        "raters_agree": {name: value._asdict() for name, value in raters_agree(rows).items()},
+        "with_judge": {name: value._asdict() for name, value in with_judge(rows, judged, seed=seed).items()},
         "counts": {
             "raters": len(raters),
             "raters who failed the screening": sum(not rater["passed"] for rater in raters.values()),
@@ -207,34 +218,42 @@ def build(
     }
 
 
-def with_judge(
-    rows: Sequence[Comparison],
-    judged: Sequence[Comparison],
-    votes: Mapping[tuple[str, str, str], Sequence[str]],
-    *,
-    seed: int,
-) -> dict[str, Estimate]:
-    """People against the judge, over the comparisons that both score.
+def from_both_sides(rows: Sequence[Comparison]) -> dict[Place, list[Comparison]]:
+    """The scored comparisons of each two systems at a context, once with either as the first.
+
+    Which of two is called the first is an accident of their names. Over several pairs of systems, correlations and what
+    chance agrees on would hang on it; from both sides they do not.
+    """
+    found: dict[Place, list[Comparison]] = {}
+    for row in rows:
+        for side in (row, swapped(row)) if row.score is not None else ():
+            found.setdefault((side.reply_set_id, side.first, side.second), []).append(side)
+    return dict(sorted(found.items()))
+
+
+def raters_agree(rows: Sequence[Comparison]) -> dict[str, Coefficient]:
+    """Agreement on who wins, with standard errors over groups of contexts: the comparisons of one are made of the same
+    few rankings."""
+    rated = list(from_both_sides(rows).values())
+    votes = [[row.verdicts[0] for row in of] for of in rated]
+    found = agreement_of(votes, MENU, [of[0].group for of in rated])
+    return {name: value._replace(items=value.items // 2) for name, value in found.items()}
+
+
+def with_judge(rows: Sequence[Comparison], judged: Sequence[Comparison], *, seed: int) -> dict[str, Estimate]:
+    """People against the judge, over the comparisons that both score, from both sides.
 
     `win_rates`: Pearson's correlation of the win-rates of all pairs of systems. `comparisons`: the same of the scores
     of single comparisons, people's averaged. `kappa` and `equal`: Cohen's kappa and the share of equal outcomes,
     people's by majority; where they have none it is left out.
     """
-    by_judge = {(row.reply_set_id, row.first, row.second): row for row in judged}
-    by_judge |= {(id, second, first): swapped(row) for (id, first, second), row in list(by_judge.items())}
-    scores: dict[tuple[str, str, str], list[float]] = {}
-    group = {}
-    for row in rows:
-        if row.score is not None:
-            scores.setdefault((row.reply_set_id, row.first, row.second), []).append(row.score)
-            group[row.reply_set_id] = row.group
+    by_judge = {place: of[0].score for place, of in from_both_sides(judged).items()}
     both = [
-        (place, float(np.mean(found)), score)
-        for place, found in sorted(scores.items())
-        if place in by_judge and (score := by_judge[place].score) is not None
+        (place, of, score) for place, of in from_both_sides(rows).items() if (score := by_judge.get(place)) is not None
     ]
-    people, judge = (np.array([entry[side] for entry in both], dtype=np.float64) for side in (1, 2))
-    groups = [group[place[0]] for place, _, _ in both]
+    people = np.array([np.mean([row.score or 0.0 for row in of]) for _, of, _ in both], dtype=np.float64)
+    judge = np.array([score for _, _, score in both], dtype=np.float64)
+    groups = [of[0].group for _, of, _ in both]
     couples = sorted({place[1:] for place, _, _ in both})
     member = np.array([[float(place[1:] == couple) for couple in couples] for place, _, _ in both]).reshape(
         len(both), len(couples)
@@ -244,24 +263,30 @@ def with_judge(
         with np.errstate(invalid="ignore", divide="ignore"):
             total = weights @ member
             one, other = (weights * people) @ member / total, (weights * judge) @ member / total
-        return pearson(one, other, np.ones_like(one))
+        return pearson(one, other, (total > 0).astype(np.float64))
 
     def of_comparisons(weights: Floats) -> Floats:
         return pearson(np.broadcast_to(people, weights.shape), np.broadcast_to(judge, weights.shape), weights)
 
-    decided = [(most, category(score), group[place[0]]) for place, _, score in both if (most := majority(votes[place]))]
+    decided = [
+        (most, category(score), group)
+        for (_, of, score), group in zip(both, groups, strict=True)
+        if (most := majority([row.verdicts[0] for row in of]))
+    ]
     first, second, clusters = ([entry[i] for entry in decided] for i in range(3))
-    return {
+    found = {
         "win_rates": weighted_interval(of_win_rates, groups, seed=seed)._replace(scored=len(couples)),
         "comparisons": weighted_interval(of_comparisons, groups, seed=seed),
         "equal": mean_interval([float(a == b) for a, b in zip(first, second, strict=True)], clusters, seed=seed),
         "kappa": cohen_interval(first, second, clusters, seed=seed),
     }
+    return {name: value._replace(scored=value.scored // 2) for name, value in found.items()}
 
 
 def pearson(one: Floats, other: Floats, weights: Floats) -> Floats:
     """Pearson's correlation in each row of (B, n); nan where one side does not vary."""
     with np.errstate(invalid="ignore", divide="ignore"):
+        one, other = np.where(weights, one, 0), np.where(weights, other, 0)  # what has no weight may have no value
         total = weights.sum(axis=1, keepdims=True)
         a = one - (weights * one).sum(axis=1, keepdims=True) / total
         b = other - (weights * other).sum(axis=1, keepdims=True) / total
@@ -276,7 +301,7 @@ def markdown(report: Mapping[str, Any], recipe: ReviewReadRecipe) -> str:
         "# What people say of the questions\n",
         f"{counts['raters']} raters, {counts['raters who failed the screening']} of whom failed the screening and are "
         f"left out; {counts['comparisons']} comparisons, {counts['unscored']} unscored. Intervals are 95 %, by "
-        f"bootstrap over groups of contexts, seed {recipe.seed}.\n",
+        f"bootstrap over groups of contexts, with these raters, seed {recipe.seed}.\n",
         "| rater | sheet | items ranked | screening | |",
         "|---|---|---|---|---|",
         *(

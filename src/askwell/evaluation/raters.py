@@ -114,30 +114,36 @@ def room(expected: Floats) -> Floats:
     return np.where(1 - expected > 1e-12, 1 - expected, np.nan)
 
 
-def coefficient(figure: Figure, items: int) -> Coefficient:
-    """A coefficient of `items` items and its standard error over them."""
+def coefficient(figure: Figure, items: int, clusters: Sequence[str] | None = None) -> Coefficient:
+    """A coefficient of `items` items and its standard error over them, or over the clusters that they belong to."""
     value = float(figure(np.ones((1, items)))[0]) if items else np.nan
     if np.isnan(value):
         return Coefficient(None, None, items)
-    if items < 2:
+    names, place = np.unique(np.asarray(range(items) if clusters is None else clusters), return_inverse=True)
+    if len(names) < 2:
         return Coefficient(value, None, items)
     slopes = []
     rows = max(1, ROWS // items)
     for start in range(0, items, rows):
         moved = np.eye(items)[start : start + rows] * STEP
         slopes.append((figure(1 + moved) - figure(1 - moved)) / (2 * STEP))
-    influence = items * np.concatenate(slopes)
-    return Coefficient(value, float(np.sqrt((influence**2).sum() / (items * (items - 1)))), items)
+    influence = np.bincount(place, weights=np.concatenate(slopes))
+    return Coefficient(value, float(np.sqrt((influence**2).sum() * len(names) / (len(names) - 1))), items)
 
 
-def agreement_of(items: Sequence[Sequence[str]], categories: Sequence[str] | None = None) -> dict[str, Coefficient]:
-    """The three coefficients that any number of raters an item may have."""
+def agreement_of(
+    items: Sequence[Sequence[str]], categories: Sequence[str] | None = None, clusters: Sequence[str] | None = None
+) -> dict[str, Coefficient]:
+    """The three coefficients that any number of raters an item may have; standard errors over `clusters` of items that
+    are not independent, if given."""
     counts = table(items, categories)
-    paired = counts[counts.sum(axis=1) >= 2]
+    several = counts.sum(axis=1) >= 2
+    of_paired = None if clusters is None else [name for name, two in zip(clusters, several, strict=True) if two]
+    paired = counts[several]
     found = {
-        "Fleiss' kappa": coefficient(fleiss(counts), len(counts)),
-        "Gwet's AC1": coefficient(ac1(counts), len(counts)),
-        "Krippendorff's alpha": coefficient(krippendorff(paired), len(paired)),
+        "Fleiss' kappa": coefficient(fleiss(counts), len(counts), clusters),
+        "Gwet's AC1": coefficient(ac1(counts), len(counts), clusters),
+        "Krippendorff's alpha": coefficient(krippendorff(paired), len(paired), of_paired),
     }
     return {name: value._replace(items=len(paired)) for name, value in found.items()}
 

@@ -8,7 +8,6 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -48,21 +47,8 @@ class Place(Protocol):
     context: tuple[Message, ...]
 
 
-class Drawing(Protocol):
+class Drawing(NamedTuple):
     """How replies are drawn, as recipes say it."""
-
-    input: Path
-    samples: int
-    temperature: float
-    top_p: float
-    max_new_tokens: int
-    batch: int
-    seed: int
-
-
-@dataclass
-class Settings:
-    """The same by itself."""
 
     input: Path
     samples: int
@@ -80,18 +66,18 @@ class Unit(NamedTuple):
     seed: int
 
 
-def draw(turns: Sequence[Place], load: Callable[[], Policy], *, path: Path, recipe: Drawing) -> list[Reply]:
+def draw(turns: Sequence[Place], load: Callable[[], Policy], *, path: Path, how: Drawing) -> list[Reply]:
     """All replies, in the order of units; what `path` already holds is kept. `load` is called only if some are owed.
 
     Raises DataError where `path` holds replies of other turns: the input was made anew since.
     """
-    planned = list(units(turns, recipe))
-    expected = [(turn.id, sample) for turn in turns for sample in range(recipe.samples)]
+    planned = list(units(turns, how))
+    expected = [(turn.id, sample) for turn in turns for sample in range(how.samples)]
     with jsonl.Appender(path, Reply) as file:
         replies = list(file.done)
         if [(reply.turn_id, reply.sample) for reply in replies] != expected[: len(replies)]:
             raise DataError(
-                f"{path}: holds replies at other turns than those of {recipe.input}, which was made anew since; "
+                f"{path}: holds replies at other turns than those of {how.input}, which was made anew since; "
                 f"delete {path.parent} and start again"
             )
         if len(replies) == len(expected):
@@ -100,12 +86,12 @@ def draw(turns: Sequence[Place], load: Callable[[], Policy], *, path: Path, reci
         progress = Progress(done=len(replies), total=len(expected))
         end = 0
         for unit in planned:
-            size = len(unit.turns) * recipe.samples
+            size = len(unit.turns) * how.samples
             end += size
             if end <= len(replies):
                 continue
             # A kill in mid-write leaves part of a unit: it is drawn again as a whole, for one seed drives it all.
-            owed = drawn(unit, policy, recipe)[size - (end - len(replies)) :]
+            owed = drawn(unit, policy, how)[size - (end - len(replies)) :]
             file.append(owed)
             replies += owed
             progress.at(len(replies))
@@ -114,24 +100,24 @@ def draw(turns: Sequence[Place], load: Callable[[], Policy], *, path: Path, reci
     return replies
 
 
-def drawn(unit: Unit, policy: Policy, recipe: Drawing) -> list[Reply]:
+def drawn(unit: Unit, policy: Policy, how: Drawing) -> list[Reply]:
     """The replies at the turns of the unit, sample by sample at each."""
     texts = policy.replies(
         [turn.context for turn in unit.turns],
-        temperature=recipe.temperature,
-        top_p=recipe.top_p,
-        max_new_tokens=recipe.max_new_tokens,
+        temperature=how.temperature,
+        top_p=how.top_p,
+        max_new_tokens=how.max_new_tokens,
         seed=unit.seed,
-        samples=recipe.samples,
+        samples=how.samples,
     )
-    places = ((turn.id, sample) for turn in unit.turns for sample in range(recipe.samples))
+    places = ((turn.id, sample) for turn in unit.turns for sample in range(how.samples))
     return [Reply(turn_id=id, sample=sample, text=text) for (id, sample), text in zip(places, texts, strict=True)]
 
 
-def units(turns: Sequence[Place], recipe: Drawing) -> Iterator[Unit]:
+def units(turns: Sequence[Place], how: Drawing) -> Iterator[Unit]:
     """The turns in batches, in their order: a policy sorts its batch by length itself."""
-    for number, start in enumerate(range(0, len(turns), recipe.batch)):
-        yield Unit(turns[start : start + recipe.batch], seed_of(recipe.seed, number))
+    for number, start in enumerate(range(0, len(turns), how.batch)):
+        yield Unit(turns[start : start + how.batch], seed_of(how.seed, number))
 
 
 def seed_of(seed: int, batch: int) -> int:

@@ -121,7 +121,7 @@ def sampled(
     """Replies of a checkpoint in this process."""
     from askwell.generation import LocalPolicy  # torch
 
-    settings = sampling.Settings(
+    how = sampling.Drawing(
         input=recipe.input,
         samples=system.samples,
         temperature=system.temperature,
@@ -134,7 +134,7 @@ def sampled(
         sets,
         lambda: LocalPolicy.load(system.policy, prompt=system.prompt, stop_marker=recipe.stop_marker),
         path=file,
-        recipe=settings,
+        how=how,
     )
     found: dict[str, list[str]] = {}
     for reply in replies:

@@ -69,7 +69,15 @@ def run(recipe: EvaluateTurnsRecipe, run: runs.Run) -> dict[str, object]:
         turns,
         lambda: LocalPolicy.load(recipe.policy, prompt=recipe.prompt, stop_marker=recipe.stop_marker),
         path=run.path / "replies.jsonl",
-        recipe=recipe,
+        how=sampling.Drawing(
+            input=recipe.input,
+            samples=recipe.samples,
+            temperature=recipe.temperature,
+            top_p=recipe.top_p,
+            max_new_tokens=recipe.max_new_tokens,
+            batch=recipe.batch,
+            seed=recipe.seed,
+        ),
     )
     place = {turn.id: i for i, turn in enumerate(turns)}
     replies = sorted(replies, key=lambda reply: (place[reply.turn_id], reply.sample))
