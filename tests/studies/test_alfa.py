@@ -15,6 +15,7 @@ def tiny(monkeypatch):
     scratch = ScratchModel(vocabulary=600, hidden=16, layers=1, heads=2)
     size = clinic.Size(60, scratch, 0.2, 0.2, 0.2, 0.3, 6)
     monkeypatch.setitem(alfa_steps.SIZES, "small", alfa_steps.Size(8, size, 6, 6))
+    monkeypatch.setattr(clinic, "LONGEST", 8)  # of a rollout: a policy that has learned nothing never ends of itself
 
 
 def test_the_table_has_every_kind_of_row_and_says_which_orderings_hold(tmp_path, tiny):

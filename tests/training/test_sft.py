@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -16,41 +17,6 @@ from askwell.errors import DataError, RecipeError, RunError
 from askwell.training import examples, loop, reading, sft
 
 HERE = Path(__file__).parent
-
-MORTAL = """
-import os, signal, sys
-from pathlib import Path
-from training_examples import recipe
-from askwell import runs
-from askwell.training import sft
-
-source, output, last = sys.argv[1:]
-log = runs.Run.log
-def mortal(run, **line):
-    log(run, **line)
-    if line["step"] == int(last):
-        os.kill(os.getpid(), signal.SIGKILL)
-runs.Run.log = mortal
-wanted = recipe(Path(source), Path(output))
-with runs.start(wanted, "train") as run:
-    sft.run(wanted, run)
-"""
-
-TOGETHER = """
-import sys
-from pathlib import Path
-from training_examples import recipe
-from askwell import runs
-from askwell.training import sft
-
-source, output = sys.argv[1:]
-wanted = recipe(Path(source), Path(output), batch=4, micro_batch=1)
-if runs.main_process():
-    with runs.start(wanted, "train") as run:
-        run.finish(sft.run(wanted, run))
-else:
-    sft.run(wanted, runs.Run(wanted.output, resumed=False))
-"""
 
 
 def train(wanted):
@@ -75,6 +41,26 @@ def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     wanted = recipe(labelled(folder / "label"), folder / "run")
     return wanted, train(wanted)
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Runs jobs of forked_training.py; returns their exit codes."""
+    with subprocess.Popen(
+        [sys.executable, HERE / "forked_training.py"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as server:
+
+        def job(**fields):
+            server.stdin.write(json.dumps(fields, default=str) + "\n")
+            server.stdin.flush()
+            return json.loads(server.stdout.readline())
+
+        yield job
+        server.stdin.close()
 
 
 def test_a_run_leaves_a_policy_a_line_a_step_and_counts(undisturbed):
@@ -124,11 +110,11 @@ def test_micro_batches_change_nothing(undisturbed, tmp_path):
 
 
 @pytest.mark.parametrize("last", [1, 7])
-def test_a_killed_run_ends_as_if_undisturbed(undisturbed, tmp_path, last):
+def test_a_killed_run_ends_as_if_undisturbed(undisturbed, processes, tmp_path, last):
     """Killed by SIGKILL at a step; a torn checkpoint and a torn line are left behind too."""
     wanted, _ = undisturbed
     killed = recipe(wanted.input, tmp_path / "run")
-    assert die(wanted.input, killed.output, last) == -signal.SIGKILL
+    assert processes(source=wanted.input, output=killed.output, last=last) == [-signal.SIGKILL]
     torn = killed.output / "attempt" / f"checkpoint-{last}"
     torn.mkdir(parents=True, exist_ok=True)
     (torn / "trainer_state.json").write_text("{")
@@ -140,27 +126,15 @@ def test_a_killed_run_ends_as_if_undisturbed(undisturbed, tmp_path, last):
     assert all(torch.equal(one[name], other[name]) for name in other)
 
 
-def die(source, output, last):
-    command = [sys.executable, "-c", MORTAL, str(source), str(output), str(last)]
-    return subprocess.run(command, env=environment(), check=False, capture_output=True).returncode
-
-
 def same_curve(one, other):
     assert [line["step"] for line in one] == [line["step"] for line in other]
     for key in ("loss", "grad_norm", "learning_rate", "tokens"):
         assert [line[key] for line in one] == pytest.approx([line[key] for line in other], rel=1e-4)
 
 
-def test_two_processes_have_the_curve_of_one(undisturbed, tmp_path):
+def test_two_processes_have_the_curve_of_one(undisturbed, processes, tmp_path):
     wanted, _ = undisturbed
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    script = tmp_path / "together.py"
-    script.write_text(TOGETHER)
-    command = [*launch, str(script), str(wanted.input), str(tmp_path / "run")]
-    done = subprocess.run(
-        command, env=environment() | {"PYTHONWARNINGS": ""}, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    assert processes(source=wanted.input, output=tmp_path / "run", together=2) == [0, 0]
     same_curve(metrics(tmp_path / "run"), metrics(wanted.output))
     assert runs.counts_of(tmp_path / "run")["processes"] == 2
     for name, weight in weights_of(wanted.output).items():
