@@ -41,6 +41,6 @@ def world():
 @pytest.fixture(scope="session")
 def oracle(world):
     """Who reads what is said in it."""
-    from askwell.clinic.language import Oracle
+    from askwell.clinic.language import oracle_of
 
-    return Oracle(world)
+    return oracle_of(world)

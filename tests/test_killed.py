@@ -1,48 +1,45 @@
 """Stages killed at random moments and started again end with the records of an undisturbed run."""
 
 import random
-import subprocess
-import sys
+import signal
 import time
-from pathlib import Path
 
 import pytest
 
 import toy_sgd
+from askwell import cli
+from children import askwell
 
 
-def askwell(*arguments):
-    return [sys.executable, "-m", "askwell.cli", *map(str, arguments)]
-
-
-def run_killed(command, *, within, kills, rng):
+def run_killed(words, *, within, kills, rng):
     """Start the command `kills` times and kill it at a random moment, then let it finish."""
     for _ in range(kills):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(rng.uniform(0, within))
+        process = askwell(*words)
+        process.join(rng.uniform(0, within))
+        if process.exitcode is not None:
             break  # it was faster than the knife
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.kill()
+        process.join()
     else:
         # A kill may come after the manifest and before the process ends: then there is nothing left to do.
-        if not (Path(command[-1]) / "manifest.json").exists():
-            subprocess.run(command, check=True, capture_output=True)
+        if not (words[-1] / "manifest.json").exists():
+            process = askwell(*words)
+            process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
     """What the stages read: raw dialogues, and conversations of either kind."""
     folder = tmp_path_factory.mktemp("killed")
-    toy_sgd.write(folder / "sgd", 1500)
+    toy_sgd.write(folder / "sgd", 600)
     logs = folder / "logs"
-    for arguments in (
+    for words in (
         ("ingest", "--source", "sgd", "--input", folder / "sgd", "--output", folder / "conversations"),
-        ("clinic", "logs", "--conversations", "300", "--output", logs),
+        ("clinic", "logs", "--conversations", "120", "--output", logs),
         ("ingest", "--source", "chat", "--input", logs / "logs.jsonl", "--output", folder / "visits"),
     ):
-        subprocess.run(askwell(*arguments), check=True, capture_output=True)
+        assert cli.main(list(map(str, words))) == 0
     return folder
 
 
@@ -52,11 +49,11 @@ STAGES = {
     "label by endpoint": (
         "label --truth llm --input {given}/visits --endpoint.base_url clinic: --endpoint.model clinic"
     ),
-    "clinic logs": "clinic logs --conversations 500",
+    "clinic logs": "clinic logs --conversations 300",
     "grader": "grader --input {given}/conversations",
-    "interviews": "evaluate interviews --policy clinic:myopic --limit 60",
+    "interviews": "evaluate interviews --policy clinic:myopic --limit 15",
     "interviews by endpoints": (
-        "evaluate interviews --limit 24 --most 6 --asker.base_url clinic: --asker.model clinic "
+        "evaluate interviews --limit 12 --most 5 --asker.base_url clinic: --asker.model clinic "
         "--decision.base_url clinic: --decision.model clinic --abstention.rule scale "
         "--patient.kind facts --patient.endpoint.base_url clinic: --patient.endpoint.model clinic"
     ),
@@ -65,13 +62,14 @@ STAGES = {
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_killed_stage_ends_with_the_records_of_an_undisturbed_one(given, stage, tmp_path):
-    arguments = [word.format(given=given) for word in STAGES[stage].split()] + ["--output"]
+    words = [word.format(given=given) for word in STAGES[stage].split()] + ["--output"]
     began = time.monotonic()
-    subprocess.run(askwell(*arguments, tmp_path / "undisturbed"), check=True, capture_output=True)
+    undisturbed = askwell(*words, tmp_path / "undisturbed")
+    undisturbed.join()
     within = time.monotonic() - began
     # The answers of an endpoint are stored beside the run, for all runs there: each has a folder of its own.
     killed = tmp_path / "apart" / "killed"
-    run_killed(askwell(*arguments, killed), within=within, kills=4 if within < 3 else 2, rng=random.Random(stage))
+    run_killed([*words, killed], within=within, kills=4 if within < 3 else 2, rng=random.Random(stage))
     assert (killed / "manifest.json").exists()
     for name in ("records.jsonl", "logs.jsonl", "report.json", "cases.jsonl", "unscored.jsonl"):
         assert (killed / name).exists() == (tmp_path / "undisturbed" / name).exists()

@@ -107,9 +107,8 @@ def resamples(count: int, *, draws: int, seed: int, width: int = 0) -> Iterator[
     for start in range(0, draws, rows):
         size = min(rows, draws - start)
         drawn = random.integers(count, size=(size, count))
-        times = np.zeros((size, count))
-        np.add.at(times, (np.arange(size)[:, None], drawn), 1)
-        yield times
+        places = drawn + np.arange(0, size * count, count)[:, None]
+        yield np.bincount(places.ravel(), minlength=size * count).reshape(size, count).astype(np.float64)
 
 
 def difference_interval(
@@ -140,14 +139,12 @@ def difference_interval(
     value = float(a.sum() / m.sum() - b.sum() / n.sum())
     if len(names) < 2:
         return Estimate(value, None, None, scored, unscored)
-    random = np.random.default_rng(seed)
     found = []
-    for _ in range(draws):
-        drawn = random.integers(len(names), size=len(names))
-        weight = np.bincount(drawn, minlength=len(names))
-        if weight @ m > 0 and weight @ n > 0:
-            found.append((weight @ a) / (weight @ m) - (weight @ b) / (weight @ n))
-    low, high = np.quantile(found, (0.025, 0.975))
+    for times in resamples(len(names), draws=draws, seed=seed):
+        of_first, of_second = times @ m, times @ n
+        hit = (of_first > 0) & (of_second > 0)
+        found.append((times @ a)[hit] / of_first[hit] - (times @ b)[hit] / of_second[hit])
+    low, high = np.quantile(np.concatenate(found), (0.025, 0.975))
     return Estimate(value, float(low), float(high), scored, unscored)
 
 

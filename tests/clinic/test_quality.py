@@ -5,7 +5,7 @@ from clinic_examples import world_of
 
 from askwell.clinic import language
 from askwell.clinic.knowledge import Person
-from askwell.clinic.language import Oracle
+from askwell.clinic.language import oracle_of
 from askwell.clinic.quality import ATTRIBUTES, SPOILT, Quality, messages_in
 from askwell.clinic.reasoning import Belief, information_gain
 from askwell.records import Message
@@ -59,7 +59,7 @@ def test_relevance_is_the_share_of_the_best_questions_gain(world, quality):
 def test_a_question_in_a_world_of_two_conditions():
     # P(one | condition) is 0.9 and 0.1, two tells nothing: its gain is 0, that of both together that of one.
     world = world_of({"a": {"one": 0.9, "two": 0.5}, "b": {"one": 0.1, "two": 0.5}})
-    quality = Quality(Oracle(world))
+    quality = Quality(oracle_of(world))
     context = (Message(role="user", content="I'm 40, female."),)
     one, two = (asked(world, name, "good") for name in ("one", "two"))
     scores = [quality.scores(context, text)["relevance"] for text in (one, two, f"{two} And {language.lowered(one)}")]

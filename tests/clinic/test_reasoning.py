@@ -371,7 +371,7 @@ def test_a_case_is_what_a_plain_draw_gives():
 def test_curves_rise_from_the_prior_to_everything_known():
     world = random_world(5, 10, 16)
     random = np.random.default_rng(0)
-    cases = [sample_case(world, random) for _ in range(150)]
+    cases = [sample_case(world, random) for _ in range(80)]
     curves = {
         name: curve(asker, world, cases, 16) for name, asker in (("reference", Reference(0.0)), ("any", Random(0)))
     }
@@ -380,7 +380,7 @@ def test_curves_rise_from_the_prior_to_everything_known():
     guesses = [Belief.of(world, case.person).best == case.condition for case in cases]
     assert first[0].value == pytest.approx(np.mean(guesses))
     assert last[0].low > first[0].high
-    assert all(len(points) == 17 and points[3].scored == 150 for points in curves.values())
+    assert all(len(points) == 17 and points[3].scored == 80 for points in curves.values())
     assert curves["reference"][5].value > curves["any"][5].value
 
 
@@ -396,7 +396,7 @@ def test_the_clinic_itself():
     except DataError as error:
         pytest.skip(f"the clinic's files are not complete: {error}")
     random = np.random.default_rng(0)
-    cases = [sample_case(world, random) for _ in range(60)]
+    cases = [sample_case(world, random) for _ in range(25)]
     for asker in (Myopic(0.0), Reference(0.0)):
         points = curve(asker, world, cases, 12)
         assert points[12].value > points[0].value + 0.2

@@ -17,9 +17,9 @@ from askwell.records import Reply, Turn
 
 @pytest.fixture(scope="module")
 def visits(tmp_path_factory):
-    """300 visits, with the truth of their acts."""
+    """120 visits, with the truth of their acts."""
     folder = tmp_path_factory.mktemp("visits")
-    logs = ["clinic", "logs", "--conversations", "300", "--skill", "mixed", "--output", str(folder / "logs")]
+    logs = ["clinic", "logs", "--conversations", "120", "--skill", "mixed", "--output", str(folder / "logs")]
     assert main(logs) == 0
     logs = ["--source", "chat", "--input", str(folder / "logs" / "logs.jsonl"), "--output", str(folder / "visits")]
     assert main(["ingest", *logs]) == 0
@@ -70,7 +70,7 @@ def test_an_endpoint_that_errs_is_reported_as_it_is(world, visits, tmp_path):
 def test_the_judge_gives_the_expert_full_marks_and_a_mistake_none(world, visits, tmp_path):
     roles = Roles(world)
     found = labelled(visits, tmp_path / "turns", roles)
-    asks = [turn for turn in found.values() if turn.target.decision == "continue"][:200]
+    asks = [turn for turn in found.values() if turn.target.decision == "continue"][:100]
     judge = Judge(
         Endpoint(model="clinic"),
         tmp_path / "answers.sqlite",

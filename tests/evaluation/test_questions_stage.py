@@ -3,8 +3,6 @@
 import json
 import random
 import re
-import subprocess
-import sys
 import time
 
 import pytest
@@ -17,6 +15,7 @@ from askwell.evaluation.comparing import Pair
 from askwell.llm.transport import InProcess
 from askwell.mock_endpoint import Faults, MockEndpoint
 from askwell.records import Candidate, Comparison, Message, QuestionSet, Reply, ReplySet, Thread
+from children import askwell
 from served import served
 
 FENCED = re.compile(r"<data (\w+)>\n(.*?)\n</data \1>", re.DOTALL)
@@ -308,23 +307,23 @@ def test_killed_at_any_moment_it_ends_with_the_same_report_and_pays_nothing_rece
 
         def command(output):
             return [
-                *(sys.executable, "-m", "askwell.cli", "evaluate", "questions", "--input", str(tmp_path / "poor")),
+                *("evaluate", "questions", "--input", str(tmp_path / "poor")),
                 *("--systems.good.run", str(tmp_path / "good"), "--judge.base_url", url, "--judge.model", "mock"),
                 *("--judge.concurrency", "8", "--output", str(output)),
             ]
 
-        subprocess.run(command(tmp_path / "calm" / "out"), check=True, capture_output=True)
+        assert main(command(tmp_path / "calm" / "out")) == 0
         assert mock.ledger.paid == 120 and mock.ledger.summary()["paid_again"] == {}
         output, draw = tmp_path / "killed" / "out", random.Random(0)
         for _ in range(2):
             before = mock.ledger.paid
-            process = subprocess.Popen(command(output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            while mock.ledger.paid < before + 20 and process.poll() is None:
+            process = askwell(*command(output))
+            while mock.ledger.paid < before + 20 and process.is_alive():
                 time.sleep(0.01)
             time.sleep(draw.uniform(0, 0.1))
             process.kill()
-            process.wait()
-        subprocess.run(command(output), check=True, capture_output=True)
+            process.join()
+        assert main(command(output)) == 0
     for name in ("replies.jsonl", "records.jsonl", "report.json", "report.md"):
         assert (output / name).read_bytes() == (tmp_path / "calm" / "out" / name).read_bytes()
     # Each body was paid by the calm run and by the killed one; again at most what was on its way at the two kills: in

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from askwell.errors import DataError, RecipeError
+from askwell.grading import convolution
 from askwell.grading.slots import SlotGrader
 from askwell.grading.utterances import Example, Wording, examples_of, in_fold, joined, wordless, words
 from askwell.recipes import GraderRecipe, resolve
@@ -45,7 +46,9 @@ def corpus():
 
 @pytest.fixture(scope="module", params=["linear", "convolutional"])
 def grader(request):
-    fitted = SlotGrader.fit(request.param, corpus(), seed=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolution, "STEPS_AT_LEAST", 60)
+        fitted = SlotGrader.fit(request.param, corpus(), seed=0)
     fitted.wording.least, fitted.threshold = 0.7, 0.5
     return fitted
 
@@ -157,7 +160,8 @@ def test_saving_twice_gives_the_same_bytes(grader, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["linear", "convolutional"])
-def test_fitting_again_gives_the_same_grader_whatever_else_draws_at_random(kind):
+def test_fitting_again_gives_the_same_grader_whatever_else_draws_at_random(kind, monkeypatch):
+    monkeypatch.setattr(convolution, "STEPS_AT_LEAST", 10)
     few = corpus()[:40]
     questions = [(example.service, example.text) for example in few]
     first = SlotGrader.fit(kind, few, seed=3).read(questions)

@@ -148,14 +148,14 @@ def test_a_run_leaves_episodes_and_a_report_with_its_bounds(tmp_path):
 
 
 def test_asking_well_beats_asking_at_random(tmp_path):
-    well = evaluated(tmp_path / "well", policy="clinic:reference", limit=80, bounds=False)
-    badly = evaluated(tmp_path / "badly", policy="clinic:random", limit=80, bounds=False)
+    well = evaluated(tmp_path / "well", policy="clinic:reference", limit=40, bounds=False)
+    badly = evaluated(tmp_path / "badly", policy="clinic:random", limit=40, bounds=False)
     assert well["accuracy"] > badly["accuracy"] + 0.05 and well["mean questions"] < badly["mean questions"]
 
 
 def test_better_experts_ask_better(tmp_path):
     found = {
-        name: evaluated(tmp_path / name, policy=f"clinic:{name}", limit=60, most=12, bounds=False)
+        name: evaluated(tmp_path / name, policy=f"clinic:{name}", limit=30, most=12, bounds=False)
         for name in ("expert", "novice")
     }
     assert found["expert"]["accuracy"] > found["novice"]["accuracy"]

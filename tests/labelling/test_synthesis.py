@@ -3,8 +3,6 @@
 import json
 import re
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing
 
@@ -18,6 +16,7 @@ from askwell.labelling import synthesis
 from askwell.llm.transport import InProcess
 from askwell.mock_endpoint import Faults, MockEndpoint
 from askwell.records import QuestionSet
+from children import askwell
 from served import served
 
 POSTS = [
@@ -306,19 +305,19 @@ def test_a_killed_run_ends_with_the_same_files_and_pays_for_nothing_twice(forum,
     def command(url, output):
         flags = ["--limit", "8", "--endpoint.base_url", url, "--endpoint.model", "m", "--endpoint.concurrency", "8"]
         call = ["synthesize", "--input", forum, "--output", output, *flags]
-        return [sys.executable, "-m", "askwell.cli", *map(str, call)]
+        return list(map(str, call))
 
     with served(mock) as url, served(undisturbed) as plain:
-        subprocess.run(command(plain, tmp_path / "plain" / "sets"), check=True, capture_output=True)
+        assert main(command(plain, tmp_path / "plain" / "sets")) == 0
         for paid in (30, 80):
-            process = subprocess.Popen(command(url, tmp_path / "cut" / "sets"), stderr=subprocess.DEVNULL)
+            process = askwell(*command(url, tmp_path / "cut" / "sets"))
             while mock.ledger.paid < paid:
-                assert process.poll() is None
+                assert process.is_alive()
                 time.sleep(0.005)
             process.kill()
-            process.wait()
+            process.join()
         assert mock.ledger.paid < undisturbed.ledger.paid
-        subprocess.run(command(url, tmp_path / "cut" / "sets"), check=True, capture_output=True)
+        assert main(command(url, tmp_path / "cut" / "sets")) == 0
     for name in ("records.jsonl", "verdicts.jsonl", "unscored.jsonl", "report.json"):
         assert (tmp_path / "cut" / "sets" / name).read_bytes() == (tmp_path / "plain" / "sets" / name).read_bytes()
     # Paid again is at most what was claimed and not settled when it was killed: its answers had not arrived.

@@ -8,8 +8,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from email.utils import formatdate
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -27,8 +27,8 @@ from askwell.mock_endpoint import Faults, MockEndpoint, body_key
 from served import served
 
 
-@contextmanager
-def stages():
+@pytest.fixture(scope="module")
+def job():
     """Runs jobs of killed_stage.py; returns their exit codes."""
     here = Path(__file__).parent
     with subprocess.Popen(
@@ -39,12 +39,12 @@ def stages():
         env={"PYTHONPATH": f"{here}:{here.parents[1] / 'src'}"},
     ) as process:
 
-        def job(**fields):
+        def run(**fields):
             process.stdin.write(json.dumps(fields) + "\n")
             process.stdin.flush()
             return int(process.stdout.readline())
 
-        yield job
+        yield run
         process.stdin.close()
 
 
@@ -62,8 +62,13 @@ def received(directory, url, items):
         except sqlite3.OperationalError:  # killed before the tables were made
             keys = set()
     store.close()
-    bodies = map(body, range(items))
-    return {body_key(json.loads(text)) for text in bodies if chat.key_of(url, text, 0) in keys}
+    return {body for key, body in keys_of(url, items).items() if key in keys}
+
+
+@lru_cache(maxsize=1)
+def keys_of(url, items):
+    """The key of each item in the store, and the hash of its body in the ledger."""
+    return {chat.key_of(url, text, 0): body_key(json.loads(text)) for text in map(body, range(items))}
 
 
 def in_flight(directory):
@@ -82,11 +87,11 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a1_killed_thirty_times_nothing_is_lost_torn_or_paid_again(tmp_path):
+def test_a1_killed_thirty_times_nothing_is_lost_torn_or_paid_again(tmp_path, job):
     items, concurrency, draw = 1500, 32, random.Random(1)
     mock = MockEndpoint(verdict_of, latency=0.01)
     kills = 0
-    with served(mock) as url, stages() as job:
+    with served(mock) as url:
         for _ in range(200):
             before = received(tmp_path, url, items)
             paid = mock.ledger.paid_by_body.copy()
@@ -105,10 +110,10 @@ POINTS = [f"{when} {it}" for it in ("claim", "send", "settle", "commit", "rename
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a3_killed_at_a_named_point_the_output_is_whole_or_absent(tmp_path, point):
+def test_a3_killed_at_a_named_point_the_output_is_whole_or_absent(tmp_path, job, point):
     items = 60
     mock = MockEndpoint(verdict_of, latency=0.001)
-    with served(mock) as url, stages() as job:
+    with served(mock) as url:
         common = {"directory": str(tmp_path), "url": url, "items": items, "concurrency": 8}
         times = 1 if "rename" in point else 7
         assert job(**common, point=point, times=times) == -9
@@ -121,10 +126,10 @@ def test_a3_killed_at_a_named_point_the_output_is_whole_or_absent(tmp_path, poin
     assert sum(mock.ledger.paid_by_body.values()) - items <= in_flight(tmp_path)
 
 
-def test_a4_killed_again_inside_the_resume(tmp_path):
+def test_a4_killed_again_inside_the_resume(tmp_path, job):
     items = 400
     mock = MockEndpoint(verdict_of, latency=0.001)
-    with served(mock) as url, stages() as job:
+    with served(mock) as url:
         common = {"directory": str(tmp_path), "url": url, "items": items, "concurrency": 8}
         for times in (9, 8, 7, 6, 1):
             assert job(**common, point="after commit", times=times) == -9
@@ -288,18 +293,23 @@ def test_a11_retry_after_is_obeyed_within_reason_and_never_spun_on(tmp_path, mon
 def test_a14_a_million_items_resume_their_first_new_call_soon(tmp_path):
     with (tmp_path / "spool.jsonl").open("wb") as file:
         file.writelines(b"%d\tok\t{}\n" % ordinal for ordinal in range(999_990))
-    mock = MockEndpoint(verdict_of)
     first = []
 
     async def ask(number):
         first.append(time.monotonic())
         return number
 
+    async def go():
+        async with client_of(tmp_path / "answers.sqlite", MockEndpoint(verdict_of)) as client:
+            spool = stage.Spool(tmp_path / "spool.jsonl")
+            states = await stage.each(range(1_000_000), ask, client, spool)
+            spool.close()
+            return states
+
     began = time.monotonic()
-    states, _, values = judge_all(tmp_path, mock, range(1_000_000), work=ask)
-    assert states == {"ok": 1_000_000} and len(first) == 10
+    assert asyncio.run(go()) == {"ok": 1_000_000} and len(first) == 10
     assert first[0] - began < 10
-    assert values[999_999] == 999_999
+    assert (tmp_path / "spool.jsonl").read_bytes().endswith(b"\n999999\tok\t999999\n")
 
 
 def test_a14_nothing_grows_with_the_number_of_calls(tmp_path):

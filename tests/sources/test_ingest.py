@@ -1,10 +1,7 @@
 import json
 import logging
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,12 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from askwell import jsonl, runs
+from askwell import cli, jsonl, runs
 from askwell.errors import DataError
 from askwell.recipes import IngestRecipe, Shares
 from askwell.records import Conversation
 from askwell.sources import ingest
 from askwell.sources.drafts import Rejected, quoted
+from children import askwell
 
 SGD = Path(__file__).parents[3] / "shared" / "data" / "sgd"
 MESSAGES = [{"role": "user", "content": "My head hurts."}, {"role": "assistant", "content": "Since when?"}]
@@ -332,31 +330,20 @@ def test_an_output_inside_the_input_is_refused(tmp_path):
         ingest.inputs(IngestRecipe(source="chat", input=tmp_path, output=tmp_path / "out"))
 
 
-RUN = """
-import sys
-from pathlib import Path
-from askwell import runs
-from askwell.recipes import IngestRecipe
-from askwell.sources import ingest
-recipe = IngestRecipe(source="chat", input=Path(sys.argv[1]), output=Path(sys.argv[2]))
-with runs.start(recipe, "ingest") as run:
-    ingest.run(recipe, run)
-"""
-
-
 def test_killed_and_started_again_it_ends_with_the_same_files(tmp_path):
     source, out = tmp_path / "logs.jsonl", tmp_path / "out"
-    source.write_bytes(b"\n".join([*(line(f"c{i}") for i in range(20_000)), b"torn {"]))
-    command = [sys.executable, "-c", RUN, str(source)]
-    with subprocess.Popen([*command, str(out)], start_new_session=True) as process:
-        deadline = time.monotonic() + 30
-        while not list(out.glob(".records.jsonl*")) and time.monotonic() < deadline:
-            time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    source.write_bytes(b"\n".join([*(line(f"c{i}") for i in range(8_000)), b"torn {"]))
+    words = ["ingest", "--source", "chat", "--input", str(source), "--output"]
+    process = askwell(*words, out)
+    deadline = time.monotonic() + 30
+    while not list(out.glob(".records.jsonl*")) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not (out / "records.jsonl").exists()
-    subprocess.run([*command, str(out)], check=True, stderr=subprocess.DEVNULL)
-    subprocess.run([*command, str(tmp_path / "undisturbed")], check=True, stderr=subprocess.DEVNULL)
+    for path in (out, tmp_path / "undisturbed"):
+        assert cli.main([*words, str(path)]) == 0
     assert not list(out.glob("*.tmp")) + list(out.glob(".*.tmp"))
     for name in ("records.jsonl", "rejected.jsonl"):
         assert (out / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()

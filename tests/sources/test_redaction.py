@@ -341,10 +341,10 @@ HOSTILE = [
 
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_hostile_text_takes_linear_time(piece):
-    text = piece * (100_000 // len(piece)) + "!"
+    text = piece * (50_000 // len(piece)) + "!"
     start = time.process_time()
     redact(text)
-    assert time.process_time() - start < 3  # 0.1 to 0.6 s on an idle core; a quadratic pattern takes minutes
+    assert time.process_time() - start < 1.5  # 0.05 to 0.3 s on an idle core; a quadratic pattern takes minutes
 
 
 class Found:

@@ -7,7 +7,7 @@ import pytest
 
 from askwell import cli
 from askwell.clinic.knowledge import load
-from askwell.clinic.language import Oracle
+from askwell.clinic.language import oracle_of
 from askwell.clinic.quality import Quality
 from askwell.recipes import ScratchModel, StudyAlfaRecipe
 from askwell.studies import alfa, alfa_steps, clinic
@@ -18,6 +18,7 @@ def tiny(monkeypatch):
     scratch = ScratchModel(vocabulary=600, hidden=16, layers=1, heads=2)
     size = clinic.Size(60, scratch, 0.2, 0.2, 0.2, 0.3, 6)
     monkeypatch.setitem(alfa_steps.SIZES, "small", alfa_steps.Size(8, 60, size, 6, 6))
+    monkeypatch.setattr(clinic, "LONGEST", 8)  # of a rollout: a policy that has learned nothing never ends of itself
 
 
 def test_the_table_has_every_kind_of_row_and_says_which_orderings_hold(tmp_path, tiny):
@@ -39,7 +40,7 @@ def test_the_table_has_every_kind_of_row_and_says_which_orderings_hold(tmp_path,
     ]
     # What is not base's own is compared with base: a tie everywhere is a win-rate of one half, whoever sits first.
     assert math.isclose(0.5 + found["orderings"][0]["gain"]["value"], found["rows"]["sft_real"]["win_rate"]["value"])
-    asked = alfa.asking(out, Quality(Oracle(load(systems=("respiratory",)))), seed=0)
+    asked = alfa.asking(out, Quality(oracle_of(load(systems=("respiratory",)))), seed=0)
     where = found["rows"]["human"]["win_rate_where_base_asks"]
     assert where["scored"] + where["unscored"] == len(asked) <= found["rows"]["human"]["win_rate"]["scored"]
     page = (out / "report.md").read_text()

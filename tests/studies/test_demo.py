@@ -10,7 +10,10 @@ from askwell.studies import clinic, demo
 @pytest.fixture
 def small(monkeypatch):
     scratch = ScratchModel(vocabulary=600, hidden=16, layers=1, heads=2)
-    monkeypatch.setattr(demo, "SIZE", clinic.Size(60, scratch, 0.2, 0.2, 0.2, 0.3, 6))
+    monkeypatch.setattr(demo, "SIZE", clinic.Size(40, scratch, 0.2, 0.2, 0.2, 0.3, 4))
+    # A policy that has learned nothing never ends of itself.
+    monkeypatch.setattr(clinic, "LONGEST", 8)
+    monkeypatch.setattr(clinic, "MOST", 3)
 
 
 def test_every_stage_runs_and_the_page_holds_the_table_curves_and_interviews(tmp_path, small):

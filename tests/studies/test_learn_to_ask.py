@@ -6,6 +6,7 @@ import pytest
 
 import toy_sgd
 from askwell import cli, runs
+from askwell.grading import convolution
 from askwell.recipes import ScratchModel, StudyRecipe
 from askwell.studies import learn_to_ask
 from askwell.studies.learn_to_ask import Budget
@@ -13,8 +14,8 @@ from askwell.studies.learn_to_ask import Budget
 
 @pytest.fixture
 def data(tmp_path):
-    toy_sgd.write(tmp_path / "sgd" / "train", 160, seed=0)
-    toy_sgd.write(tmp_path / "sgd" / "dev", 120, seed=1)
+    toy_sgd.write(tmp_path / "sgd" / "train", 90, seed=0)
+    toy_sgd.write(tmp_path / "sgd" / "dev", 70, seed=1)
     return tmp_path / "sgd"
 
 
@@ -22,6 +23,7 @@ def data(tmp_path):
 def tiny(monkeypatch):
     budget = Budget(None, ScratchModel(vocabulary=320, hidden=32, layers=1, heads=2), 2, 2, 0.5, 0.3, 5)
     monkeypatch.setitem(learn_to_ask.BUDGETS, "small", budget)
+    monkeypatch.setattr(convolution, "STEPS_AT_LEAST", 40)
 
 
 def test_the_study_goes_on_where_it_was_cut_and_leaves_one_table(data, tiny, tmp_path, monkeypatch, capsys):

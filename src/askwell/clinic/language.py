@@ -231,6 +231,12 @@ class Oracle:
         return found
 
 
+@lru_cache(maxsize=4)
+def oracle_of(world: World) -> Oracle:
+    """A world's oracle: one for all who ask, as it takes a fifth of a second to make."""
+    return Oracle(world)
+
+
 class Nearest:
     """Which known sentence is nearest to a text: cosine over character trigrams, rare ones weighing more.
 

@@ -21,7 +21,7 @@ from askwell.clinic.casework import Casework
 from askwell.clinic.comparing import PairJudge, biased
 from askwell.clinic.interviewing import Interviewing
 from askwell.clinic.knowledge import World
-from askwell.clinic.language import Oracle, sentences
+from askwell.clinic.language import oracle_of, sentences
 from askwell.clinic.quality import Quality
 from askwell.clinic.variants import Writer
 from askwell.llm import prompts
@@ -53,7 +53,7 @@ class Roles:
         biases: Mapping[str, float] | None = None,
         seed: int = 0,
     ) -> None:
-        self.world, self.oracle, self.seed = world, Oracle(world), seed
+        self.world, self.oracle, self.seed = world, oracle_of(world), seed
         self.errors, self.biases = dict(errors or {}), dict(biases or {})
         self.interviewing = Interviewing(world, self.oracle)
         self.roles: dict[str, Callable[[list[str], Random | None], object]] = {

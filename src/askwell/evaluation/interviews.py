@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 from askwell import endpoints, jsonl, runs
 from askwell.clinic import knowledge
 from askwell.clinic.knowledge import FOLDER, World
-from askwell.clinic.language import Oracle
+from askwell.clinic.language import Oracle, oracle_of
 from askwell.clinic.logs import SKILLS, Expert
 from askwell.clinic.reasoning import Asker as Reasoner
 from askwell.clinic.reasoning import Myopic, Random, Reference, course
@@ -144,7 +144,7 @@ def in_lockstep(recipe: EvaluateInterviewsRecipe, run: runs.Run) -> dict[str, ob
     """A policy and the clinic's patients, before exact reasoning."""
     cases, people, world = gathered(recipe)
     assert world is not None
-    oracle = Oracle(world)
+    oracle = oracle_of(world)
     maker = ExactDecisionMaker(world, oracle)
 
     def held(asker: Asker) -> list[Episode]:
@@ -381,7 +381,7 @@ def seated(
         return None if endpoint is None else clients[endpoint.model_dump_json()]
 
     world, who = gathering.world, recipe.who_is_asked
-    oracle = Oracle(world) if world is not None else None
+    oracle = oracle_of(world) if world is not None else None
     own = AsyncClinicPatient(world, oracle, gathering.people) if world is not None and oracle is not None else None
     reads = {"stated": partial(stated, oracle)} if oracle is not None else {}
     patient = patients.of(who, seed=recipe.seed, client=client_of(who.endpoint), own=own, **reads)

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from askwell import jsonl, runs
 from askwell.attributes import ALFA
 from askwell.clinic.knowledge import load
-from askwell.clinic.language import Oracle
+from askwell.clinic.language import oracle_of
 from askwell.clinic.quality import Quality
 from askwell.evaluation import interviews
 from askwell.evaluation.report import cell
@@ -109,7 +109,7 @@ def tables(recipe: StudyAlfaRecipe, root: Path) -> dict[str, Any]:
     """What report.json holds: figures of every row, all seeds pooled; the bounds; the paper's orderings."""
     size = SIZES[recipe.budget]
     world = load(systems=size.clinic.systems)
-    quality = Quality(Oracle(world))
+    quality = Quality(oracle_of(world))
     cases = [visitor.case for visitor in visitors(world, size.people, seed=recipe.seed, split=SPLIT)]
     rows = list(dict.fromkeys(("base", *recipe.rows)))
     found: dict[str, Any] = {"rows": {}, "orderings": []}
