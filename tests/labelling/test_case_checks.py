@@ -26,6 +26,8 @@ SAID = (
         ("Should I see a doctor?", "Yes, see a doctor now", False),
         ("anything", "?", False),
         ("", "gout", False),
+        ("医生，我是不是得了痛风？", "痛风", True),
+        ("我的脚趾很痛。", "痛风", False),
     ],
 )
 def test_a_text_gives_an_answer_away_that_one_of_its_sentences_names(text, answer, found):
@@ -126,3 +128,8 @@ def test_an_opening_is_what_is_said_before_anybody_asks():
     assert of(*talk, how="sentence") == "Hello, doctor.\nMy ear hurts a lot."
     assert of(("u", "Sore foot for a week\n\nIt is red."), ("a", "?"), how="sentence") == "Sore foot for a week"
     assert of(("u", "Help"), ("a", "?"), how="sentence") == "Help"
+    # A greeting alone tells nothing: the next turn belongs to it.
+    greeting = [("u", "Hi, doctor!"), ("a", "How are you?"), ("u", "Fine, thanks."), ("a", "What is it?")]
+    assert of(*greeting, ("u", "My foot."), ("a", "Why?"), ("u", "It burns.")) == "Hi, doctor!\nFine, thanks.\nMy foot."
+    assert of(("u", "我的脚趾很痛。昨天开始的。"), ("a", "红吗？"), how="sentence") == "我的脚趾很痛。"
+    assert of(*greeting) == "Hi, doctor!\nFine, thanks."

@@ -4,7 +4,6 @@ Two prompt files, of the writer and of the judge; all calls of each begin alike 
 that a server's prefix cache reads the record once.
 """
 
-import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,9 +21,12 @@ SPEAKERS = {"user": "person", "assistant": "expert", "system": "notice"}
 LETTERS = "ABCD"
 WRONG = 3
 """Wrong options of a case."""
-GREETING = 3
-"""Words that a greeting has at most."""
-SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+")
+GREETINGS = (
+    "hi hello hey there all dear everybody everyone good morning afternoon evening day doctor doc dr sir madam thanks "
+    "thank you for having seeing me yes ok okay fine great well and how are i am m not bad to meet nice please"
+)
+"""Words of which greetings are made."""
+SENTENCE = re.compile(r"(?<=[.!?;])\s+|(?<=[。！？；])|\n+")
 """What stands between sentences."""
 UNKNOWN = "Nothing is known of it."
 Messages = tuple[Mapping[str, str], ...]
@@ -137,18 +139,24 @@ class Fault(BaseModel, frozen=True):
 
 
 def opening_of(conversation: Conversation, how: Literal["turn", "sentence"]) -> str:
-    """What the person says at first, word for word: all before anybody asks, or as far as the end of the first
-    sentence that is more than a greeting."""
-    messages = conversation.messages
-    start = next(i for i, message in enumerate(messages) if message.role == "user")
-    said = [
-        message.content for message in itertools.takewhile(lambda message: message.role == "user", messages[start:])
-    ]
+    """What the person says at first that is more than a greeting, word for word: all up to the question that follows,
+    or as far as the end of that sentence. All there is where they only ever greet."""
+    said: list[str] = []
+    for message in conversation.messages:
+        if message.role == "user":
+            said.append(message.content)
+        elif not greets("\n".join(said)):
+            break
     text = "\n".join(said).strip()
     if how == "sentence":
         ends = (found.start() for found in SENTENCE.finditer(text))
-        return next((text[:end] for end in ends if len(text[:end].split()) > GREETING), text)
+        return next((text[:end] for end in ends if not greets(text[:end])), text)
     return text
+
+
+def greets(text: str) -> bool:
+    """Whether a text is a greeting, or nothing."""
+    return not set(re.findall(r"\w+", text.lower())) - set(GREETINGS.split())
 
 
 def filled(file: str, task: str, conversation: Conversation, **values: str) -> Messages:
