@@ -14,10 +14,11 @@ from askwell import jsonl, recipes, runs
 from askwell.cli import main
 from askwell.clinic.roles import Roles
 from askwell.errors import DataError, EndpointError, RecipeError
-from askwell.labelling import case_building
+from askwell.labelling import case_sources
 from askwell.labelling.case_building import Drafted
 from askwell.llm.transport import InProcess
 from askwell.mock_endpoint import Faults, MockEndpoint
+from askwell.records import Conversation
 from served import served
 
 
@@ -147,6 +148,12 @@ def test_only_what_is_at_fault_is_written_anew_and_then_judged_again(records, tm
     )
 
 
+def test_an_inquiry_may_name_the_answer_beside_another_option(records, tmp_path):
+    inquiry = {"reason": "r", "inquiry": "Is it gout or arthritis?", "answer": "gout"}
+    (case,), *_ = build(records, tmp_path / "cases", script(inquiry=inquiry))
+    assert case.inquiry == "Is it gout or arthritis?"
+
+
 def test_a_revised_answer_must_not_be_given_away_either(records, tmp_path):
     def options(parts):
         return verdicts(parts, right=("45",))
@@ -191,7 +198,7 @@ def test_a_thread_is_one_record_with_all_its_questions(tmp_path):
         question("t_p2-0-c0-q0", "Any fever?", "None at all."),
     ]
     records = ingested(tmp_path, lines, source="askdocs")
-    first, second = case_building.conversations(
+    first, second = case_sources.conversations(
         recipes.CasesBuildRecipe(input=records, output=tmp_path / "o", endpoint={"model": "m"}, split="all")
     )
     assert [(m.role[0], m.content) for m in second.messages] == [
@@ -293,7 +300,7 @@ def right(case):
 def test_in_the_clinic_the_whole_chain_holds_and_everything_known_decides(visits, world, tmp_path):
     from askwell.evaluation import interviews
 
-    truth = {r.id: r.outcome for r in jsonl.read(visits / "records.jsonl", case_building.Conversation)}
+    truth = {r.id: r.outcome for r in jsonl.read(visits / "records.jsonl", Conversation)}
     cases, counts, _, _ = build(visits, tmp_path / "cases", Roles(world).answer)
     assert len(cases) > 45 and all(right(case) == truth[case.id] for case in cases)
     assert counts["cases"] + sum(counts["unscored"].values()) == counts["records"] == 60
@@ -319,7 +326,7 @@ def test_in_the_clinic_the_whole_chain_holds_and_everything_known_decides(visits
 
 
 def test_in_the_clinic_verification_finds_what_an_erring_writer_gets_wrong(visits, world, tmp_path):
-    truth = {r.id: r.outcome for r in jsonl.read(visits / "records.jsonl", case_building.Conversation)}
+    truth = {r.id: r.outcome for r in jsonl.read(visits / "records.jsonl", Conversation)}
     errors = {"inquiry": 0.3, "distractors": 0.3, "facts": 0.3}
     cases, _, report, _ = build(visits, tmp_path / "cases", Roles(world, errors=errors).answer)
     first = {}

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from askwell.labelling.case_checks import alike, fact_fault, judged_faults, names, verbatim, wording_faults
-from askwell.labelling.case_tasks import Draft, Fact, Judged, Judgement, opening_of
+from askwell.labelling.case_sources import opening_of
+from askwell.labelling.case_tasks import Draft, Fact, Judged, Judgement
 from askwell.records import Conversation, Message
 
 SAID = (

@@ -7,7 +7,8 @@ that was given away, options that say the same. What words cannot show, the judg
 import re
 from collections.abc import Sequence
 
-from askwell.labelling.case_tasks import LETTERS, SENTENCE, Draft, Fact, Fault, Judgement
+from askwell.labelling.case_sources import SENTENCE
+from askwell.labelling.case_tasks import LETTERS, Draft, Fact, Fault, Judgement
 from askwell.labelling.extraction import squeezed
 from askwell.labelling.variants import PLAIN, words_of
 from askwell.llm.client import Failed

@@ -5,13 +5,13 @@ that a server's prefix cache reads the record once.
 """
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, field_validator
 
+from askwell.labelling.case_sources import opening_of
 from askwell.llm import prompts
 from askwell.llm.chat import Request
 from askwell.records import Conversation, Message
@@ -21,13 +21,6 @@ SPEAKERS = {"user": "person", "assistant": "expert", "system": "notice"}
 LETTERS = "ABCD"
 WRONG = 3
 """Wrong options of a case."""
-GREETINGS = (
-    "hi hello hey there all dear everybody everyone good morning afternoon evening day doctor doc dr sir madam thanks "
-    "thank you for having seeing me yes ok okay fine great well and how are i am m not bad to meet nice please"
-)
-"""Words of which greetings are made."""
-SENTENCE = re.compile(r"(?<=[.!?;])\s+|(?<=[。！？；])|\n+")
-"""What stands between sentences."""
 UNKNOWN = "Nothing is known of it."
 Messages = tuple[Mapping[str, str], ...]
 
@@ -129,6 +122,10 @@ class Draft(BaseModel, frozen=True):
     def answer(self) -> str:
         return self.options[0]
 
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        return self.options[1:]
+
 
 class Fault(BaseModel, frozen=True):
     """What is wrong with an option (its place in the draft), as a kind to count by and in words."""
@@ -136,27 +133,6 @@ class Fault(BaseModel, frozen=True):
     option: int
     kind: str
     words: str
-
-
-def opening_of(conversation: Conversation, how: Literal["turn", "sentence"]) -> str:
-    """What the person says at first that is more than a greeting, word for word: all up to the question that follows,
-    or as far as the end of that sentence. All there is where they only ever greet."""
-    said: list[str] = []
-    for message in conversation.messages:
-        if message.role == "user":
-            said.append(message.content)
-        elif not greets("\n".join(said)):
-            break
-    text = "\n".join(said).strip()
-    if how == "sentence":
-        ends = (found.start() for found in SENTENCE.finditer(text))
-        return next((text[:end] for end in ends if not greets(text[:end])), text)
-    return text
-
-
-def greets(text: str) -> bool:
-    """Whether a text is a greeting, or nothing."""
-    return not set(re.findall(r"\w+", text.lower())) - set(GREETINGS.split())
 
 
 def filled(file: str, task: str, conversation: Conversation, **values: str) -> Messages:
