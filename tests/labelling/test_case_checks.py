@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from askwell.labelling.case_checks import alike, fact_fault, judged_faults, names, verbatim, wording_faults
-from askwell.labelling.case_tasks import Draft, Fact, Judged, Judgement, opening_of
+from askwell.labelling.case_sources import opening_of
+from askwell.labelling.case_tasks import Draft, Fact, Judged, Judgement
 from askwell.records import Conversation, Message
 
 SAID = (
@@ -26,6 +27,8 @@ SAID = (
         ("Should I see a doctor?", "Yes, see a doctor now", False),
         ("anything", "?", False),
         ("", "gout", False),
+        ("医生，我是不是得了痛风？", "痛风", True),
+        ("我的脚趾很痛。", "痛风", False),
     ],
 )
 def test_a_text_gives_an_answer_away_that_one_of_its_sentences_names(text, answer, found):
@@ -126,3 +129,8 @@ def test_an_opening_is_what_is_said_before_anybody_asks():
     assert of(*talk, how="sentence") == "Hello, doctor.\nMy ear hurts a lot."
     assert of(("u", "Sore foot for a week\n\nIt is red."), ("a", "?"), how="sentence") == "Sore foot for a week"
     assert of(("u", "Help"), ("a", "?"), how="sentence") == "Help"
+    # A greeting alone tells nothing: the next turn belongs to it.
+    greeting = [("u", "Hi, doctor!"), ("a", "How are you?"), ("u", "Fine, thanks."), ("a", "What is it?")]
+    assert of(*greeting, ("u", "My foot."), ("a", "Why?"), ("u", "It burns.")) == "Hi, doctor!\nFine, thanks.\nMy foot."
+    assert of(("u", "我的脚趾很痛。昨天开始的。"), ("a", "红吗？"), how="sentence") == "我的脚趾很痛。"
+    assert of(*greeting) == "Hi, doctor!\nFine, thanks."

@@ -18,7 +18,6 @@ record of a case is its facts: what was said holds the expert's conclusion.
 """
 
 import asyncio
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -32,6 +31,7 @@ from askwell import endpoints, jsonl, runs
 from askwell.errors import DataError
 from askwell.labelling import case_report, case_reviews
 from askwell.labelling.case_checks import fact_fault, judged_faults, names, verbatim, wording_faults
+from askwell.labelling.case_sources import MADE_BY, conversations, opening_of
 from askwell.labelling.case_tasks import (
     JUDGE,
     LETTERS,
@@ -50,7 +50,6 @@ from askwell.labelling.case_tasks import (
     finding_facts,
     judging,
     misleading,
-    opening_of,
     posing,
     requests_of,
     revising,
@@ -63,9 +62,8 @@ from askwell.llm.client import Client, permit
 from askwell.llm.store import Store, store_of
 from askwell.llm.transport import Transport
 from askwell.recipes import CasesBuildRecipe, Endpoint
-from askwell.records import Case, Conversation, Message, Record, Thread
+from askwell.records import Case, Conversation, Record
 
-MADE_BY = "askwell ingest"
 ROLES = ("facts", "inquiry", "distractors", "revise", "support", "options", "choose")
 OF_JUDGE = ("support", "options", "choose")
 
@@ -199,6 +197,8 @@ async def made(conversation: Conversation, recipe: CasesBuildRecipe, writer: Cli
     wrong = await structured.ask(writer, misleading(conversation, draft), Distractors, role="distractors")
     draft = Draft(inquiry=draft.inquiry, options=(draft.answer, *(text.strip() for text in wrong.options)))
     for number in range(recipe.revisions + 1):
+        if refused(found, draft, opening):
+            return found
         faults = wording_faults(draft)
         if not faults:
             shown = judging(conversation, draft, seed=f"{recipe.seed}/{conversation.id}/{number}")
@@ -209,8 +209,6 @@ async def made(conversation: Conversation, recipe: CasesBuildRecipe, writer: Cli
             break
         if number < recipe.revisions:
             draft = await revised(conversation, draft, faults, writer, sample=number)
-            if refused(found, draft, opening):
-                return found
     if faults := found.tries[-1].faults:
         found.refused, found.detail = faults[0].kind, f"{draft.options[faults[0].option]}: {faults[0].words}"
     elif recipe.answerable:
@@ -247,12 +245,13 @@ async def supported(
 
 
 def refused(found: Made, draft: Draft, opening: str) -> bool:
-    """Whether there can be no case, whatever the wrong options are; says in `found` why."""
+    """Whether there can be no case, whatever becomes of the wrong options; says in `found` why. An inquiry may name the
+    answer only beside a wrong option, as in "gout or arthritis?"."""
     if not draft.inquiry or not draft.answer:
         found.refused, found.detail = "no inquiry", f"{draft.inquiry!r}, {draft.answer!r}"
     elif names(opening, draft.answer):
         found.refused, found.detail = "given away by the first words", draft.answer
-    elif names(draft.inquiry, draft.answer):
+    elif draft.wrong and names(draft.inquiry, draft.answer) and not any(names(draft.inquiry, it) for it in draft.wrong):
         found.refused, found.detail = "given away by the inquiry", draft.answer
     elif all(squeezed(fact.quote) in squeezed(opening) for fact in told(found.facts, draft.answer)):
         found.refused, found.detail = "nothing to ask", f"{len(found.facts)} facts, none beyond the first words"
@@ -350,58 +349,3 @@ def drafted(name: str, found: Made) -> Iterator[Drafted]:
     for each in found.tries:
         faults = {each.draft.options[fault.option]: f"{fault.kind}: {fault.words}" for fault in each.faults}
         yield Drafted(id=name, inquiry=each.draft.inquiry, options=each.draft.options, faults=faults)
-
-
-def conversations(recipe: CasesBuildRecipe) -> list[Conversation]:
-    """What cases are made of, in the order of the input; with a limit so many, drawn by the hash of their id."""
-    found = (
-        threads(recipe.input)
-        if is_forum(recipe.input)
-        else runs.records_of(recipe.input, Conversation, made_by=MADE_BY)
-    )
-    kept = [each for each in found if recipe.split in ("all", each.split)]
-    if not kept:
-        raise DataError(f"{recipe.input}: nobody of split {recipe.split!r} in it; `--split all` takes everybody")
-    if recipe.limit is None or recipe.limit >= len(kept):
-        return kept
-    names = sorted((each.id for each in kept), key=lambda name: hashlib.sha256(name.encode()).digest())
-    drawn = set(names[: recipe.limit])
-    return [each for each in kept if each.id in drawn]
-
-
-def is_forum(path: Path) -> bool:
-    """Whether a run of ingest holds threads."""
-    return runs.counts_of(path).get("questions") is not None
-
-
-def threads(path: Path) -> Iterator[Conversation]:
-    """Whole threads: the post, and every question below it with its answer; with what is known of the end."""
-    grouped: dict[str, list[Thread]] = {}
-    for record in runs.records_of(path, Thread, made_by=MADE_BY):
-        grouped.setdefault(record.conversation_id, []).append(record)
-    for name, records in grouped.items():
-        first = records[0]
-        outcome = [
-            next((value for r in records if (value := getattr(r, key))), None) for key in ("outcome", "conclusion")
-        ]
-        yield Conversation(
-            id=name,
-            group=first.group,
-            split=first.split,
-            source=first.source,
-            messages=whole(records),
-            outcome="\n".join(dict.fromkeys(filter(None, outcome))) or None,
-            redacted=first.redacted,
-        )
-
-
-def whole(records: Sequence[Thread]) -> tuple[Message, ...]:
-    """All that was said in a thread: the longest context, then what it does not hold."""
-    longest = max(records, key=lambda record: len(record.context))
-    messages = list(longest.context)
-    asked = {message.content for message in messages if message.role == "assistant"}
-    for record in records:
-        if record.question not in asked:
-            messages.append(Message(role="assistant", content=record.question))
-            messages += [Message(role="user", content=record.answer)] if record.answer is not None else []
-    return tuple(messages)

@@ -7,14 +7,15 @@ that was given away, options that say the same. What words cannot show, the judg
 import re
 from collections.abc import Sequence
 
-from askwell.labelling.case_tasks import LETTERS, SENTENCE, Draft, Fact, Fault, Judgement
+from askwell.labelling.case_sources import SENTENCE
+from askwell.labelling.case_tasks import LETTERS, Draft, Fact, Fault, Judgement
 from askwell.labelling.extraction import squeezed
 from askwell.labelling.variants import PLAIN, words_of
 from askwell.llm.client import Failed
 from askwell.records import Message
 
 ANSWERING = re.compile(r"^(?:yes|no|yeah|yep|nope|well|so|and|also|oh|um|hi|hello)\b ?")
-IN_BRACKETS = re.compile(r"\(([^()]*)\)")
+IN_BRACKETS = re.compile(r"[(（]([^()（）]*)[)）]")
 OF_OTHERS = re.compile(r"\b(?:all|none|both|any|neither|either|some) of (?:the|these|them|those)\b", re.IGNORECASE)
 NEAR = 0.8
 """Share of the words of two options in both of them from which they count as the same."""
@@ -24,6 +25,8 @@ EMPTY = frozenset(("yes", "no", "yeah", "yep", "nope", "maybe", "ok", "okay", "n
 def names(text: str, answer: str) -> bool:
     """Whether a sentence of a text holds all words of an answer, or of what stands in brackets behind it."""
     terms = [IN_BRACKETS.sub(" ", answer), *IN_BRACKETS.findall(answer)]
+    if any(not term.isascii() and squeezed(term) and squeezed(term) in squeezed(text) for term in terms):
+        return True  # scripts without spaces between words
     wanted = [found for term in terms if (found := words_of(term) - PLAIN)]
     return any(term <= words_of(sentence) for sentence in SENTENCE.split(text) for term in wanted)
 

@@ -4,15 +4,14 @@ Two prompt files, of the writer and of the judge; all calls of each begin alike 
 that a server's prefix cache reads the record once.
 """
 
-import itertools
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, field_validator
 
+from askwell.labelling.case_sources import opening_of
 from askwell.llm import prompts
 from askwell.llm.chat import Request
 from askwell.records import Conversation, Message
@@ -22,10 +21,6 @@ SPEAKERS = {"user": "person", "assistant": "expert", "system": "notice"}
 LETTERS = "ABCD"
 WRONG = 3
 """Wrong options of a case."""
-GREETING = 3
-"""Words that a greeting has at most."""
-SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+")
-"""What stands between sentences."""
 UNKNOWN = "Nothing is known of it."
 Messages = tuple[Mapping[str, str], ...]
 
@@ -127,6 +122,10 @@ class Draft(BaseModel, frozen=True):
     def answer(self) -> str:
         return self.options[0]
 
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        return self.options[1:]
+
 
 class Fault(BaseModel, frozen=True):
     """What is wrong with an option (its place in the draft), as a kind to count by and in words."""
@@ -134,21 +133,6 @@ class Fault(BaseModel, frozen=True):
     option: int
     kind: str
     words: str
-
-
-def opening_of(conversation: Conversation, how: Literal["turn", "sentence"]) -> str:
-    """What the person says at first, word for word: all before anybody asks, or as far as the end of the first
-    sentence that is more than a greeting."""
-    messages = conversation.messages
-    start = next(i for i, message in enumerate(messages) if message.role == "user")
-    said = [
-        message.content for message in itertools.takewhile(lambda message: message.role == "user", messages[start:])
-    ]
-    text = "\n".join(said).strip()
-    if how == "sentence":
-        ends = (found.start() for found in SENTENCE.finditer(text))
-        return next((text[:end] for end in ends if len(text[:end].split()) > GREETING), text)
-    return text
 
 
 def filled(file: str, task: str, conversation: Conversation, **values: str) -> Messages:

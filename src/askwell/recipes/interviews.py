@@ -39,8 +39,8 @@ class CasesBuildRecipe(Recipe):
     """Whose model verifies them, without being told which option is meant to be right; unset: the same. Another model
     does not share the writer's mistakes."""
     opening: Literal["turn", "sentence"] = "turn"
-    """What the interview begins with: all that the person says before anybody asks, which may be a whole post; or its
-    first sentence, as in MediQ's own cases, which leaves the rest to be asked for."""
+    """What the interview begins with: what the person says first, greetings aside, until somebody asks, which may be a
+    whole post; or its first sentence, as in MediQ's own cases, which leaves the rest to be asked for."""
     split: Literal["train", "dev", "test", "all"] = "test"
     """Of whom: only people of `test` has no policy met in training."""
     limit: int | None = Field(default=None, ge=1)
