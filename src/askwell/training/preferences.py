@@ -44,14 +44,14 @@ def task(
             **scoring.lay_out(pieces, layout).tensors(),
             "lengths": lengths(pieces),
             "pairs": pairs,
-            "start": torch.tensor([start for row in group for start in row.start]),
+            "start": torch.tensor([start for row in group for start in row.start], dtype=torch.float64),
             "labels": loop.items(len(pairs)),
         }
 
     def loss(model: Any, inputs: dict[str, torch.Tensor]) -> loop.Losses:
         batch, counts = scoring.Batch.of(inputs), inputs["lengths"]
         start = inputs["start"] if reference is None else totals(reference(model, batch), counts)
-        ratios = totals(scoring.score(model, batch).logprobs, counts) - start
+        ratios = (totals(scoring.score(model, batch).logprobs, counts) - start).float()
         if recipe.length_normalised:
             ratios = ratios / counts
         return preference_loss(ratios, inputs["pairs"], recipe)
@@ -144,7 +144,8 @@ def lengths(pieces: Sequence[Piece]) -> torch.Tensor:
 
 
 def totals(logprobs: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """Sums over consecutive stretches of these lengths, (C,): of each candidate's tokens."""
+    """Sums over consecutive stretches of these lengths, (C,): of each candidate's tokens. In float64, for the loss
+    lives on small differences of these large numbers."""
     counts = counts.to(logprobs.device)
     owners = torch.arange(len(counts), device=logprobs.device).repeat_interleave(counts)
-    return logprobs.new_zeros(len(counts)).index_add(0, owners, logprobs)
+    return logprobs.new_zeros(len(counts), dtype=torch.float64).index_add(0, owners, logprobs.double())
