@@ -9,19 +9,17 @@ is done for it on either side: sequences into batches, the starting policy's log
 optimizer's own step, alike for both, is left out. TRL's pairs come shuffled, as its trainer has them; of their
 micro-batches a share is timed, evenly drawn over their widths, and stands for all by its tokens. Either side has the
 fastest of several sizes of micro-batch. Both are timed in turn, figures are medians of the repeats, the speedup that of
-their ratios. Relative errors compare losses and gradients in float32. The last line is JSON.
+their ratios. Relative errors compare losses and gradients in float32, at
+ALFA's beta of 2 as well, and each side with float64. The last line is JSON.
 """
 
-import argparse
 import copy
+import functools
 import json
-import logging
 import os
 import random
 import statistics
 import tempfile
-import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -31,8 +29,10 @@ from typing import Any, NamedTuple
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
+import measuring
 import torch
 from datasets import Dataset
+from measuring import seconds
 from transformers import AutoModelForSequenceClassification, Qwen2Config, Qwen2ForCausalLM
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
@@ -59,7 +59,9 @@ LARGE = {
 }
 """Qwen2-0.5B."""
 DPO = Dpo(beta=0.1, precompute=False)
-"""TRL's beta. ALFA's 2 magnifies rounding: gradients are then 2e-5 apart, TRL's 1.7e-5 and ours 0.8e-5 from float64."""
+"""TRL's beta."""
+ALFA = DPO.model_copy(update={"beta": 2.0})
+"""ALFA's beta, which magnifies rounding on either side: so both are compared with float64, too."""
 
 
 class Timing(NamedTuple):
@@ -75,6 +77,14 @@ class Timing(NamedTuple):
     kept_trees: float
 
 
+class Errors(NamedTuple):
+    """Relative errors of loss and gradients in float32: of both sides, and of each against TRL's own in float64."""
+
+    apart: float
+    trl_to_float64: float
+    trees_to_float64: float
+
+
 class Work(NamedTuple):
     """Question sets as rows, and the same pairs in TRL's words."""
 
@@ -83,20 +93,17 @@ class Work(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of test_q.jsonl, as ALFA publishes it")
-    parser.add_argument("--quick", action="store_true", help="the headline figures alone, in under three minutes")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=0, help="threads of torch; 0: its own choice")
-    options = parser.parse_args()
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = measuring.options_of(
+        __doc__ or "",
+        data="folder of test_q.jsonl, as ALFA publishes it",
+        quick="the headline figures alone, in under three minutes",
+    )
     bench = Bench(options.data, device=options.device, quick=options.quick)
     model = bench.model()
     size = sum(weight.numel() for weight in model.parameters()) / 1e6
-    error = max(bench.error_of_dpo(), bench.error_of_reward())
+    errors = bench.errors_of_dpo(DPO)
+    alfa = bench.errors_of_dpo(ALFA)
+    error = max(errors.apart, bench.error_of_reward())
     print(f"{size:.1f}M parameters, {torch.get_num_threads()} threads, {options.device}, torch {torch.__version__}\n")
     head = ("", "TRL, s", "trees, s", "times faster", "pairs/s TRL", "pairs/s trees", "tokens TRL", "tokens trees")
     show(*head, "kept TRL, MiB", "kept trees, MiB")
@@ -114,9 +121,17 @@ def main() -> None:
         "speedup_six_attributes": round(six.speedup, 2),
         "speedup_one_attribute": round(one.speedup, 2),
         "speedup_reward_model": round(reward.speedup, 2),
-        "relative_error": float(f"{error:.2g}"),
+        "relative_error": short(error),
+        **{f"relative_error_{name}": short(value) for name, value in errors._asdict().items() if name != "apart"},
+        "relative_error_beta_2": short(alfa.apart),
+        **{f"relative_error_beta_2_{name}": short(value) for name, value in alfa._asdict().items() if name != "apart"},
     }
     print(json.dumps(figures))
+
+
+def short(value: float) -> float:
+    """With two digits."""
+    return float(f"{value:.2g}")
 
 
 def show(*cells: object) -> None:
@@ -294,9 +309,9 @@ class Bench:
         rates = [each / 1e12 for each in (*achieved, 2 * size**3 / best)]
         print(f"\nTFLOP/s: TRL {rates[0]:.0f}, trees {rates[1]:.0f}, a product of matrices {rates[2]:.0f}")
 
-    def dpo_trainer(self, model: Any) -> DPOTrainer:
+    def dpo_trainer(self, model: Any, settings: Dpo = DPO) -> DPOTrainer:
         """TRL's trainer on copies, for it patches its models."""
-        args = self.arguments(DPOConfig, beta=DPO.beta)
+        args = self.arguments(DPOConfig, beta=settings.beta)
         example = Dataset.from_dict({"prompt": ["a"], "chosen": ["b"], "rejected": ["c"]})
         fields: dict[str, Any] = {"args": args, "train_dataset": example, "processing_class": self.tokenizer}
         return DPOTrainer(copy.deepcopy(model), copy.deepcopy(model), **fields)
@@ -329,19 +344,25 @@ class Bench:
         scorer.model.load_state_dict(model.model.state_dict())
         return scorer
 
-    def error_of_dpo(self) -> float:
-        """Relative error of loss and gradients of the pairs of two questions, away from the start."""
+    def errors_of_dpo(self, settings: Dpo) -> Errors:
+        """Of the pairs of two questions, away from the start."""
         model, work = copy.deepcopy(self.policy.model).to(self.device), self.work(2, attributes=2, longest=400)
-        task = preferences.task(model, work.rows, scoring.Layout(), DPO)
-        trainer = self.dpo_trainer(model)
+        task = preferences.task(model, work.rows, scoring.Layout(), settings)
+        trainer = self.dpo_trainer(model, settings)
         for each in (model, trainer.model):
             move(each)
         batch = {key: part.to(self.device) for key, part in trainer.data_collator(work.pairs).items()}
         ours = {key: part.to(self.device) for key, part in task.collate(work.rows).items()}
-        return compared(
-            (trainer.model, lambda: trainer._compute_loss(trainer.model, batch, False)),
-            (model, lambda: task.loss(model, ours).total / len(work.pairs)),
-        )
+
+        def standard() -> torch.Tensor:
+            return trainer._compute_loss(trainer.model, batch, False)
+
+        trees = measuring.found_by(model, lambda: task.loss(model, ours).total / len(work.pairs))
+        single = measuring.found_by(trainer.model, standard)
+        for each in (trainer.model, trainer.ref_model):
+            exactly(each)
+        exact = measuring.found_by(trainer.model, standard)
+        return Errors(*(measuring.apart(*pair) for pair in ((single, trees), (exact, single), (exact, trees))))
 
     def error_of_reward(self) -> float:
         """The same of a reward model."""
@@ -351,10 +372,23 @@ class Bench:
         trainer = self.reward_trainer(scorer)
         batch = {key: part.to(self.device) for key, part in trainer.data_collator(whole(work.pairs)).items()}
         ours = {key: part.to(self.device) for key, part in task.collate(work.rows).items()}
-        return compared(
-            (trainer.model, lambda: trainer.compute_loss(trainer.model, batch)),
-            (scorer, lambda: task.loss(scorer, ours).total / len(work.pairs)),
+        return measuring.apart(
+            measuring.found_by(trainer.model, lambda: trainer.compute_loss(trainer.model, batch)),
+            measuring.found_by(scorer, lambda: task.loss(scorer, ours).total / len(work.pairs)),
         )
+
+
+def exactly(model: Any) -> None:
+    """In float64 throughout: the norms of `transformers` compute in float32, whatever they are given."""
+    model.double()
+    for module in model.modules():
+        if type(module).__name__ == "Qwen2RMSNorm":
+            module.forward = functools.partial(normed, module)
+
+
+def normed(module: Any, states: torch.Tensor) -> torch.Tensor:
+    """What such a norm makes of its input."""
+    return module.weight * states * torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + module.variance_epsilon)
 
 
 def split(better: Piece, worse: Piece) -> dict[str, list[int]]:
@@ -416,27 +450,6 @@ def move(model: Any) -> None:
         for number, weight in enumerate(model.parameters()):
             noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(number))
             weight.add_(0.002 * noise.to(weight.device))
-
-
-def compared(*sides: tuple[Any, Callable[[], torch.Tensor]]) -> float:
-    """The larger relative error of loss and gradients of two ways to the same loss."""
-    found = []
-    for model, way in sides:
-        model.zero_grad(set_to_none=True)
-        loss = way()
-        loss.backward()
-        found.append((loss.detach(), torch.cat([weight.grad.flatten() for weight in model.parameters()])))
-    (loss, gradients), (other_loss, other_gradients) = found
-    off = float((gradients - other_gradients).norm() / gradients.norm())
-    return max(off, abs(float(loss - other_loss)) / max(abs(float(loss)), 1e-3))
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

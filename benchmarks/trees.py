@@ -8,22 +8,20 @@ side may choose its micro-batch: the fastest of several counts. A repeat times b
 The last line is JSON.
 """
 
-import argparse
 import itertools
 import json
-import logging
 import random
 import statistics
 import tempfile
-import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import measuring
 import torch
 from datasets import Dataset
+from measuring import seconds
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -61,16 +59,11 @@ class Timing(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a copy of the Schema-Guided Dialogue data")
-    parser.add_argument("--quick", action="store_true", help="the two headline figures alone, in under a minute")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=0, help="threads of torch; 0: its own choice")
-    options = parser.parse_args()
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = measuring.options_of(
+        __doc__ or "",
+        data="a copy of the Schema-Guided Dialogue data",
+        quick="the two headline figures alone, in under a minute",
+    )
     repeats, count = (2, 8) if options.quick else (5, 48)
     conversations = dialogues_of(options.data, count=100 if options.quick else 400)
     bench = Bench(conversations, device=options.device, repeats=repeats)
@@ -210,7 +203,7 @@ class Bench:
         recipe = recipes.TrainRecipe(
             input=Path(), output=Path(folder), rollouts=recipes.Rollouts(group=group), method="grpo"
         )
-        ours = rollouts.TreeTrainer({}, recipe, scoring.Layout(), [0] * 10, args=args, **common)
+        ours = rollouts.TreeTrainer([], recipe, scoring.Layout(), [0] * 10, args=args, **common)
         trl = GRPOTrainer(args=args, **common)
         for trainer in (trl, ours):
             # What `train` would set.
@@ -334,23 +327,7 @@ def pass_over(model: Any, batches: Sequence[scoring.Batch], loss: Callable[..., 
 
 def compared(model: Any, standard: Callable[[], torch.Tensor], tree: Callable[[], torch.Tensor]) -> float:
     """The larger relative error of loss and gradients of two ways to the same loss."""
-    found = []
-    for way in (standard, tree):
-        model.zero_grad(set_to_none=True)
-        loss = way()
-        loss.backward()
-        found.append((loss.detach(), torch.cat([weight.grad.flatten() for weight in model.parameters()])))
-    (loss, gradients), (other_loss, other_gradients) = found
-    off = float((gradients - other_gradients).norm() / gradients.norm())
-    return max(off, abs(float(loss - other_loss)) / max(abs(float(loss)), 1e-3))
-
-
-def seconds(work: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return measuring.apart(measuring.found_by(model, standard), measuring.found_by(model, tree))
 
 
 if __name__ == "__main__":

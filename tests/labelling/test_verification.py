@@ -28,7 +28,7 @@ def test_a_preference_is_verified_iff_the_verdict_has_its_direction(ranking, exp
     assert [word(ranking, direction) for direction in ("E-C", "E-O", "O-C")] == expected
 
 
-@pytest.mark.parametrize("text", ["", "A > A", "B is best", "1 > 2", "A, B"])
+@pytest.mark.parametrize("text", ["", "A > A", "B is best", "1 > 2", "A, B", "B > A C", "A > > B", "> A"])
 def test_what_is_no_ranking_is_refused(text):
     with pytest.raises(ValidationError, match="must name each letter once"):
         Ranking(reason="r", verdict=text)

@@ -206,6 +206,14 @@ def test_a_run_learns_its_preferences_and_starts_from_no_margin(base, tmp_path):
     assert lines[-1]["better"] - lines[-1]["worse"] == pytest.approx(lines[-1]["margin"], rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.parametrize(("precompute", "lora"), [(True, None), (False, None), (False, {"rank": 2})])
+def test_in_bfloat16_too_the_start_has_no_margin(base, tmp_path, precompute, lora):
+    fields = {"precision": "bfloat16", "dpo": {"precompute": precompute, "beta": 2.0}, "lora": lora}
+    wanted = preferred(tmp_path, base, epochs=0.3, **fields)
+    runs.carry_out(dpo, wanted, "train")
+    assert metrics(wanted.output)[0]["margin"] == pytest.approx(0, abs=1e-4)
+
+
 def test_attributes_choose_preferences_and_unknown_ones_are_named(base, tmp_path):
     sets = [*SETS[:3], question_set(4, "Which city?", "Mumble?", attribute="clarity")]
     wanted = preferred(tmp_path, base, sets=sets, preferences={"attributes": ("clarity",)})

@@ -101,7 +101,7 @@ def trainers(start, output, **fields):
         "train_dataset": rollouts.Dataset.from_dict({"prompt": ["a"] * 24}),
         "processing_class": policy.tokenizer,
     }
-    ours = rollouts.TreeTrainer({}, wanted, scoring.Layout(), [0], **common)
+    ours = rollouts.TreeTrainer([], wanted, scoring.Layout(), [0], **common)
     theirs = GRPOTrainer(**common)
     for trainer in (ours, theirs):
         trainer.current_gradient_accumulation_steps = 1

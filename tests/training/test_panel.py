@@ -64,8 +64,9 @@ def test_scores_are_standardised_by_the_questions_of_the_training_data(tmp_path)
     standing = (12 - mean) / deviation
     # The second model says the opposite, ten times as loudly: standardised, it weighs as its weight says.
     assert found.rewards == [pytest.approx(2 * standing), pytest.approx(2 * standing - 0.5), None, -0.5]
-    assert found.figures["long"] == [pytest.approx(standing)] * 2 + [None, None]
-    assert found.figures["short"] == [pytest.approx(-standing)] * 2 + [None, None]
+    # Whatever a model is called, its scores take no other figure's place.
+    assert found.figures["score of long"] == [pytest.approx(standing)] * 2 + [None, None]
+    assert found.figures["score of short"] == [pytest.approx(-standing)] * 2 + [None, None]
     assert found.figures["stops"] == [0, 0, 0, 1]
 
 
@@ -179,5 +180,5 @@ def test_grpo_on_reward_models_alone(trained, tmp_path, monkeypatch):
     for line in metrics(wanted.output):
         stops = line["stops"]
         if not stops and not line["cut"]:
-            assert line["reward"] == pytest.approx(2 * line["clarity"] + line["focus"], rel=1e-4)
+            assert line["reward"] == pytest.approx(2 * line["score of clarity"] + line["score of focus"], rel=1e-4)
     assert (wanted.output / "report.md").exists()

@@ -35,7 +35,7 @@ class Ranking(BaseModel):
     @classmethod
     def _letters_in_places(cls, text: str) -> str:
         found = re.findall(r"[A-Z]", text)
-        if not found or len(set(found)) < len(found) or re.sub(r"[A-Z]|>|=|\s", "", text):
+        if len(set(found)) < len(found) or not re.fullmatch(r"\s*[A-Z](\s*[>=]\s*[A-Z])*\s*", text):
             raise ValueError(f"{text!r:.60} must name each letter once, with '>' or '=' between them: B > A = C")
         return text
 

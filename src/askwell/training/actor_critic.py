@@ -311,9 +311,6 @@ def train(
     def collate(places: list[int]) -> dict[str, torch.Tensor]:
         return {"places": torch.tensor(places), "labels": loop.items(len(places))}
 
-    def loss(model: Any, inputs: dict[str, torch.Tensor]) -> loop.Losses:
-        raise NotImplementedError("the loss is the trainer's own")
-
     trainer = ActorCritic(
         policy,
         critic,
@@ -323,7 +320,7 @@ def train(
         recipe=recipe,
         layout=layout,
         loads=loads,
-        task=loop.Task(rows, [], collate, loss),
+        collate=collate,
         journal=loop.Journal(run, loads, per_epoch=max(1, round(steps / max(recipe.epochs, 1e-9)))),
         args=arguments(recipe, run, share=share, steps=steps),
         train_dataset=loop.Scheduled(rows, seen),

@@ -76,7 +76,7 @@ def prepare(recipe: TrainRecipe) -> Prepared:
     longest = max(len(piece.ids) for row in rows for piece in row.pieces)
     layout = scoring.layout_of(policy.model, recipe, longest=longest)
     if recipe.dpo.precompute:
-        rows = preferences.started(policy.model, rows, layout)
+        rows = preferences.started(policy.model, rows, layout, bfloat16=recipe.precision == "bfloat16")
     return Prepared(policy, rows, layout, counts)
 
 
@@ -93,7 +93,8 @@ def fit(prepared: Prepared, recipe: TrainRecipe, run: Run) -> dict[str, object]:
     from askwell.training import loop, preferences
 
     policy, rows, layout, counts = prepared
-    task = preferences.task(policy.model, rows, layout, recipe.dpo, adapters=recipe.lora is not None)
+    bfloat16 = recipe.precision == "bfloat16"
+    task = preferences.task(policy.model, rows, layout, recipe.dpo, adapters=recipe.lora is not None, bfloat16=bfloat16)
     trained = loop.train(policy, task, recipe, run)
     loop.leave(policy, run)
     return {**counts, "rows": len(rows), **trained}

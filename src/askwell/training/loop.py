@@ -69,22 +69,31 @@ class Scheduled(Dataset):
 
 
 class OrderedTrainer(Trainer):
-    """A Trainer that takes its rows in the order given and its loss, a mean over items, from a task."""
+    """A Trainer that takes its rows in the order given, blanks left out."""
 
-    def __init__(self, task: Task, journal: "Journal", **kwargs: Any) -> None:
+    def __init__(
+        self, collate: Callable[[list[Any]], dict[str, torch.Tensor]], journal: "Journal", **kwargs: Any
+    ) -> None:
         super().__init__(
-            data_collator=lambda rows: task.collate([row for row in rows if row is not None]),
+            data_collator=lambda rows: collate([row for row in rows if row is not None]),
             callbacks=[journal],
             **kwargs,
         )
         self.remove_callback(PrinterCallback)
-        self.task = task
         self.journal = journal
         self.model_accepts_loss_kwargs = True
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
         return SequentialSampler(cast(Scheduled, dataset))
+
+
+class TaskTrainer(OrderedTrainer):
+    """One whose loss, a mean over items, is that of a task."""
+
+    def __init__(self, task: Task, journal: "Journal", **kwargs: Any) -> None:
+        super().__init__(task.collate, journal, **kwargs)
+        self.task = task
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -169,7 +178,7 @@ def train(policy: weights.Policy, task: Task, recipe: TrainRecipe, run: Run) -> 
     order = batches.order(task.sizes, batch=recipe.batch, steps=args.max_steps, seed=recipe.seed)
     loads = [sum(task.sizes[row] for row in group if row != batches.BLANK) for group in chunks(order, recipe.batch)]
     journal = Journal(run, loads, per_epoch=batches.steps_per_epoch(len(task.rows), batch=recipe.batch))
-    trainer = OrderedTrainer(task, journal, model=policy.model, args=args, train_dataset=Scheduled(task.rows, order))
+    trainer = TaskTrainer(task, journal, model=policy.model, args=args, train_dataset=Scheduled(task.rows, order))
     carry_out(trainer, policy, run)
     return {"steps": args.max_steps, "tokens_seen": sum(loads), **described(trainer, policy)}
 

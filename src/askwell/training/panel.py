@@ -103,7 +103,7 @@ class Panel:
             column: list[float | None] = [None] * len(replies)
             for place, score in zip(asked, scores, strict=True):
                 column[place] = None if score is None else (score - scale.mean) / scale.deviation
-            figures[member.name] = column
+            figures[f"score of {member.name}"] = column
         rewards: list[float | None] = []
         for place, stop in enumerate(stops):
             if stop:

@@ -22,13 +22,20 @@ AHEAD = 64
 
 
 def task(
-    model: Any, rows: Sequence[Candidates], layout: scoring.Layout, recipe: Dpo, *, adapters: bool = False
+    model: Any,
+    rows: Sequence[Candidates],
+    layout: scoring.Layout,
+    recipe: Dpo,
+    *,
+    adapters: bool = False,
+    bfloat16: bool = False,
 ) -> loop.Task:
     """What the optimizer loop trains on; items are preferences.
 
     Rows are `started`, unless the recipe has the starting policy at every step; `adapters`: `model` without them is it.
+    `bfloat16`: the arithmetic of the training, and so of the starting policy.
     """
-    reference = None if recipe.precompute else reference_of(model, adapters=adapters)
+    reference = None if recipe.precompute else reference_of(model, adapters=adapters, bfloat16=bfloat16)
 
     def collate(group: list[Candidates]) -> dict[str, torch.Tensor]:
         pieces = [piece for row in group for piece in row.pieces]
@@ -37,14 +44,14 @@ def task(
             **scoring.lay_out(pieces, layout).tensors(),
             "lengths": lengths(pieces),
             "pairs": pairs,
-            "start": torch.tensor([start for row in group for start in row.start]),
+            "start": torch.tensor([start for row in group for start in row.start], dtype=torch.float64),
             "labels": loop.items(len(pairs)),
         }
 
     def loss(model: Any, inputs: dict[str, torch.Tensor]) -> loop.Losses:
         batch, counts = scoring.Batch.of(inputs), inputs["lengths"]
         start = inputs["start"] if reference is None else totals(reference(model, batch), counts)
-        ratios = totals(scoring.score(model, batch).logprobs, counts) - start
+        ratios = (totals(scoring.score(model, batch).logprobs, counts) - start).float()
         if recipe.length_normalised:
             ratios = ratios / counts
         return preference_loss(ratios, inputs["pairs"], recipe)
@@ -66,23 +73,29 @@ def preference_loss(ratios: torch.Tensor, pairs: torch.Tensor, recipe: Dpo) -> l
         each = (margins / recipe.beta - 1 / (2 * recipe.beta)) ** 2
     else:
         each = -(1 - smoothing) * logsigmoid(margins) - smoothing * logsigmoid(-margins)
-    sums = {
+    return loop.Losses(each.sum(), sums_of(better, worse))
+
+
+def sums_of(better: torch.Tensor, worse: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What a step's line says of preferences whose sides have these rewards (P,)."""
+    margins = better - worse
+    return {
         "accuracy": (margins > 0).float().sum(),
         "margin": margins.sum(),
         "better": better.sum(),
         "worse": worse.sum(),
     }
-    return loop.Losses(each.sum(), sums)
 
 
-def reference_of(model: Any, *, adapters: bool) -> Callable[[Any, scoring.Batch], torch.Tensor]:
+def reference_of(model: Any, *, adapters: bool, bfloat16: bool = False) -> Callable[[Any, scoring.Batch], torch.Tensor]:
     """What gives a batch's log-probabilities under the starting policy: `model` as it is now, or without adapters."""
     frozen = None if adapters else copy.deepcopy(model).eval().requires_grad_(False)
 
     def logprobs(model: Any, batch: scoring.Batch) -> torch.Tensor:
         if frozen is not None:
-            with torch.no_grad():
-                return scoring.score(frozen.to(batch.input_ids.device), batch).logprobs
+            device = batch.input_ids.device
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                return scoring.score(frozen.to(device), batch).logprobs
         trained = scoring.inner(model)
         was_training = trained.training
         trained.eval()
@@ -95,12 +108,16 @@ def reference_of(model: Any, *, adapters: bool) -> Callable[[Any, scoring.Batch]
     return logprobs
 
 
-def started(model: Any, rows: Sequence[Candidates], layout: scoring.Layout) -> list[Candidates]:
-    """The rows with each candidate's log-probability under the model as it is now."""
+def started(
+    model: Any, rows: Sequence[Candidates], layout: scoring.Layout, *, bfloat16: bool = False
+) -> list[Candidates]:
+    """The rows with each candidate's log-probability under the model as it is now, in the arithmetic of the training:
+    in another one, rounding alone would be a departure from the start."""
     was_training = model.training
-    model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.eval().to(device)
     found: list[Candidates] = []
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=bfloat16):
         for at in range(0, len(rows), AHEAD):
             some = rows[at : at + AHEAD]
             pieces = [piece for row in some for piece in row.pieces]
@@ -127,7 +144,8 @@ def lengths(pieces: Sequence[Piece]) -> torch.Tensor:
 
 
 def totals(logprobs: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """Sums over consecutive stretches of these lengths, (C,): of each candidate's tokens."""
+    """Sums over consecutive stretches of these lengths, (C,): of each candidate's tokens. In float64, for the loss
+    lives on small differences of these large numbers."""
     counts = counts.to(logprobs.device)
     owners = torch.arange(len(counts), device=logprobs.device).repeat_interleave(counts)
-    return logprobs.new_zeros(len(counts)).index_add(0, owners, logprobs)
+    return logprobs.new_zeros(len(counts), dtype=torch.float64).index_add(0, owners, logprobs.double())

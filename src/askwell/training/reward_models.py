@@ -15,7 +15,7 @@ from torch.nn.functional import logsigmoid
 from askwell.recipes import BradleyTerry
 from askwell.training import loop, scoring
 from askwell.training.examples import Candidates
-from askwell.training.preferences import AHEAD, pairs_of
+from askwell.training.preferences import AHEAD, pairs_of, sums_of
 
 
 def task(model: Any, rows: Sequence[Candidates], layout: scoring.Layout, recipe: BradleyTerry) -> loop.Task:
@@ -37,15 +37,8 @@ def reward_loss(rewards: torch.Tensor, pairs: torch.Tensor, recipe: BradleyTerry
     """Sums over P preferences (P, 2) among candidates with these rewards (C,); beside the loss the share of preferences
     that the model has the right way round, their margins, and the rewards of better and worse."""
     better, worse = rewards[pairs].unbind(1)
-    margins = better - worse
-    each = -logsigmoid(margins - recipe.margin) + recipe.centre * (better + worse) ** 2
-    sums = {
-        "accuracy": (margins > 0).float().sum(),
-        "margin": margins.sum(),
-        "better": better.sum(),
-        "worse": worse.sum(),
-    }
-    return loop.Losses(each.sum(), sums)
+    each = -logsigmoid(better - worse - recipe.margin) + recipe.centre * (better + worse) ** 2
+    return loop.Losses(each.sum(), sums_of(better, worse))
 
 
 def rewards_of(model: Any, rows: Sequence[Candidates], layout: scoring.Layout) -> list[list[float]]:
