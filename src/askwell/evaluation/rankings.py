@@ -233,7 +233,7 @@ def from_both_sides(rows: Sequence[Comparison]) -> dict[Place, list[Comparison]]
 
 def raters_agree(rows: Sequence[Comparison]) -> dict[str, Coefficient]:
     """Agreement on who wins, with standard errors over groups of contexts: the comparisons of one are made of the same
-    few rankings."""
+    few rankings. Alpha's correction for small samples takes each rating for two."""
     rated = list(from_both_sides(rows).values())
     votes = [[row.verdicts[0] for row in of] for of in rated]
     found = agreement_of(votes, MENU, [of[0].group for of in rated])
