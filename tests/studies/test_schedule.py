@@ -11,25 +11,14 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from schedule_examples import chain
 
 import toy_sgd
 from askwell import recipes, runs
 from askwell.errors import StageError
-from askwell.labelling import hindsight
 from askwell.sources import ingest
 from askwell.studies import schedule
 from askwell.studies.schedule import Step
-
-
-def chain(root, data, *names):
-    """Ingest and label for each name, in an order in which nothing finds what it reads."""
-    steps = []
-    for name in names:
-        conversations = root / f"{name}-conversations"
-        read = recipes.IngestRecipe(source="sgd", input=data / name, output=conversations)
-        label = recipes.LabelRecipe(input=conversations, output=root / f"{name}-turns")
-        steps += [Step("label", hindsight, label, "targets"), Step("ingest", ingest, read, "dialogues")]
-    return steps
 
 
 @pytest.fixture
@@ -69,7 +58,7 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from test_schedule import chain
+from schedule_examples import chain
 from askwell.studies import schedule
 root, data = Path(sys.argv[1]), Path(sys.argv[2])
 steps = chain(root, data, "train", "dev")

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from pydantic import ValidationError
 from torch.nn.functional import logsigmoid
-from training_examples import finished_run, ingested, messages, metrics, recipe
+from training_examples import finished_run, messages, metrics, recipe
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
@@ -18,7 +18,7 @@ from askwell import rendering, runs, weights
 from askwell.errors import DataError, RecipeError
 from askwell.recipes import Dpo, Lora
 from askwell.records import Candidate, Preference, QuestionSet
-from askwell.training import dpo, examples, preferences, scoring, sft
+from askwell.training import dpo, examples, preferences, scoring
 
 
 def question_set(number, *texts, pairs=((0, 1),), attribute="relevance"):
@@ -38,14 +38,6 @@ SETS = [
     question_set(number, "What would you like to eat?", f"Which bus number {number}?", "What?", pairs=((0, 1), (0, 2)))
     for number in range(9)
 ]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    wanted = recipe(ingested(folder / "ingest"), folder / "base", loss="all", epochs=1)
-    runs.carry_out(sft, wanted, "train")
-    return wanted.output
 
 
 def preferred(tmp_path, base, name="run", sets=SETS, **fields):

@@ -4,27 +4,14 @@ import json
 
 import pytest
 import torch
-from preference_examples import HELD_OUT, SETS
+from preference_examples import SETS
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from training_examples import finished_run, ingested, metrics, recipe
+from training_examples import finished_run, metrics, recipe
 
 from askwell import cli, runs, weights
 from askwell.errors import DataError
-from askwell.training import dpo, each, reward, sft
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    wanted = recipe(ingested(folder / "ingest"), folder / "base", loss="all", epochs=1)
-    runs.carry_out(sft, wanted, "train")
-    return wanted.output
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    return finished_run(tmp_path_factory.mktemp("sets") / "sets", "synthesize", [*SETS, *HELD_OUT])
+from askwell.training import dpo, each, reward
 
 
 def tensors(path):

@@ -10,28 +10,15 @@ import pytest
 import torch
 from preference_examples import HELD_OUT, SETS, question_set
 from safetensors.torch import load_file
-from training_examples import finished_run, ingested, metrics, recipe
+from training_examples import metrics, recipe
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl.trainer.reward_trainer import RewardTrainer
 
 from askwell import runs, weights
 from askwell.errors import DataError, RecipeError
 from askwell.recipes import BradleyTerry, Lora
-from askwell.training import examples, reward, reward_figures, reward_models, scoring, sft
+from askwell.training import examples, reward, reward_figures, reward_models, scoring
 from askwell.training.trees import Piece
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    wanted = recipe(ingested(folder / "ingest"), folder / "base", loss="all", epochs=1)
-    runs.carry_out(sft, wanted, "train")
-    return wanted.output
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    return finished_run(tmp_path_factory.mktemp("sets") / "sets", "synthesize", [*SETS, *HELD_OUT])
 
 
 @pytest.fixture(scope="module")
