@@ -34,7 +34,9 @@ def test_every_attribute_is_trained_as_it_would_be_by_itself(base, source, tmp_p
         alone = recipe(source, tmp_path / attribute, preferences={"attributes": (attribute,)}, **fields)
         runs.carry_out(stage, alone, "train")
         for one, other in zip(metrics(together.output / attribute), metrics(alone.output), strict=True):
-            assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+            # Before anything has moved, which margin is above 0 is a matter of rounding.
+            assert abs(other["margin"]) < 1e-4 or one["accuracy"] == pytest.approx(other["accuracy"])
+            assert {**one, "accuracy": 0} == pytest.approx({**other, "accuracy": 0}, rel=1e-4, abs=1e-5)
         for name, weight in tensors(alone.output).items():
             torch.testing.assert_close(tensors(together.output / attribute)[name], weight, rtol=1e-3, atol=1e-4)
         recorded = json.loads((together.output / attribute / "recipe.json").read_text())
