@@ -113,29 +113,33 @@ def tables(recipe: StudyAlfaRecipe, root: Path) -> dict[str, Any]:
     cases = [visitor.case for visitor in visitors(world, size.people, seed=recipe.seed, split=SPLIT)]
     rows = list(dict.fromkeys(("base", *recipe.rows)))
     found: dict[str, Any] = {"rows": {}, "orderings": []}
-    won: dict[str, Scores] = {}
+    won: dict[str, dict[int, Scores]] = {"base": {}}
     asked = asking(root, quality, seed=recipe.seed)
     for row in ("human", *rows):
-        folders = [questions_of(root, row, seed) for seed in seeds_of(recipe, row)]
+        folders = {seed: questions_of(root, row, seed) for seed in seeds_of(recipe, row)}
         if row in ("human", "base"):
-            folders = [questions_of(root, "base", recipe.seed)]
-        sets = [each for folder in folders for each in jsonl.read(folder / "replies.jsonl", ReplySet)]
+            folders = {recipe.seed: questions_of(root, "base", recipe.seed)}
+        sets = [each for folder in folders.values() for each in jsonl.read(folder / "replies.jsonl", ReplySet)]
         figures: dict[str, Any] = {"attributes": attribute_scores(quality, sets, row, seed=recipe.seed)}
         if row != "base":
-            pairs = compared(folders, row)
-            won[row] = Scores.of(pairs)
-            figures["win_rate"] = mean_interval(*won[row], seed=recipe.seed)._asdict()
-            both = Scores.of([pair for pair in pairs if pair.reply_set_id in asked])
-            figures["win_rate_where_base_asks"] = mean_interval(*both, seed=recipe.seed)._asdict()
+            pairs = {seed: compared(folder, row) for seed, folder in folders.items()}
+            won[row] = {seed: Scores.of(found) for seed, found in pairs.items()}
+            every = list(chain.from_iterable(pairs.values()))
+            figures["win_rate"] = mean_interval(*Scores.of(every), seed=recipe.seed)._asdict()
+            where = Scores.of([pair for pair in every if pair.reply_set_id in asked])
+            figures["win_rate_where_base_asks"] = mean_interval(*where, seed=recipe.seed)._asdict()
         if row != "human":
             talks = [episode for seed in seeds_of(recipe, row) for episode in episodes_of(root, row, seed)]
             held = interviews.figures(talks, cases * len(seeds_of(recipe, row)), most=FIXED, seed=recipe.seed)
             figures["interviews"] = interviews.as_json(held)
         found["rows"][row] = figures
-    won["base"] = Scores([0.5 for _ in won["human"].values], won["human"].groups)
+    for seed in seeds_of(recipe, "base"):
+        won["base"][seed] = Scores([0.5 for _ in won["human"][recipe.seed].values], won["human"][recipe.seed].groups)
     for better, worse, claim in ORDERINGS:
         if better in won and worse in won:
-            gain = difference_interval(*won[better], *won[worse], seed=recipe.seed)
+            gain = difference_interval(
+                *alike(won[better], won[worse]), *alike(won[worse], won[better]), seed=recipe.seed
+            )
             found["orderings"].append({"better": better, "worse": worse, "claim": claim, "gain": gain._asdict()})
     first = interviews.load(interviews_of(root, "base", recipe.seed))
     people = {case.id: case for case in cases}
@@ -163,14 +167,18 @@ class Scores(NamedTuple):
         return cls([each.score for each in found], [each.group for each in found])
 
 
-def compared(folders: Sequence[Path], row: str) -> list[Comparison]:
-    """All comparisons of a row with base."""
-    return [
-        each
-        for folder in folders
-        for each in runs.records_of(folder, Comparison, made_by="askwell evaluate questions")
-        if each.first == row
-    ]
+def compared(folder: Path, row: str) -> list[Comparison]:
+    """All comparisons of a row with base, of one seed."""
+    found = runs.records_of(folder, Comparison, made_by="askwell evaluate questions")
+    return [each for each in found if each.first == row]
+
+
+def alike(row: Mapping[int, Scores], other: Mapping[int, Scores]) -> Scores:
+    """A row's scores of the seeds that another has, too: what one seed has over three is mostly the seed."""
+    shared = [scores for seed, scores in row.items() if seed in other]
+    return Scores(
+        [value for each in shared for value in each.values], [name for each in shared for name in each.groups]
+    )
 
 
 def asking(root: Path, quality: Quality, *, seed: int) -> set[str]:

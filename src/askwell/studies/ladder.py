@@ -32,21 +32,33 @@ class Talks(NamedTuple):
 
 
 def climbed(talks: Mapping[str, Talks], rungs: Rungs, *, most: int, seed: int = 0) -> dict[str, Any]:
-    """Accuracy of all rows after 1 to `most` questions in the mean, None where a row asks fewer; and what each of the
-    ladder has over the one below after as many as the lesser of the two asks."""
+    """Accuracy of all rows after 1 to `most` questions in the mean, and what each of the ladder has over the one below;
+    None where somebody asks fewer. `gain` is after as many as the lesser of the two asks, `questions`."""
+    asked = {row: mean_questions(held.courses) for row, held in talks.items()}
+    counts = range(1, most + 1)
+    steps = []
+    for worse, better in ((worse, better) for worse, betters in rungs for better in betters):
+        if worse in talks and better in talks:
+            least = min(asked[worse], asked[better])
+            sides = *talks[better], *talks[worse]
+            gains = {
+                count: gain(*sides, questions=count, seed=seed)[1]._asdict()
+                for count in (*counts, least)
+                if count <= least
+            }
+            steps.append(
+                {
+                    "better": better,
+                    "worse": worse,
+                    "after": [gains.get(count) for count in counts],
+                    "questions": least,
+                    "gain": gains[least],
+                }
+            )
     after = {
-        row: [
-            accuracy(*held, count, seed=seed)._asdict() if count <= mean_questions(held.courses) else None
-            for count in range(1, most + 1)
-        ]
+        row: [accuracy(*held, count, seed=seed)._asdict() if count <= asked[row] else None for count in counts]
         for row, held in talks.items()
     }
-    steps = []
-    for worse, betters in rungs:
-        for better in betters:
-            if worse in talks and better in talks:
-                asked, found = gain(*talks[better], *talks[worse], seed=seed)
-                steps.append({"better": better, "worse": worse, "questions": asked, "gain": found._asdict()})
     return {"after": after, "steps": steps}
 
 
@@ -76,9 +88,10 @@ def markdown(found: Mapping[str, Any], best: Sequence[Mapping[str, Any]]) -> Ite
             [f"{row} asker" if row == RANDOM else row, *("–" if each is None else cell(each) for each in cells)]
         )
     yield row_of(["best possible asker", *(cell(each) for each in best[1 : most + 1]), *["–"] * (most + 1 - len(best))])
-    yield "\nEach of two, cut to as many as the one of them that asks less:\n"
-    yield row_of(["", "questions", "gain", "here it"])
-    yield row_of(["---"] * 4)
+    yield "\nWhat one has over another, cut to as many; last, to as many as the one of them that asks less:\n"
+    yield row_of(["questions", *map(str, range(1, most + 1)), "all of the lesser's"])
+    yield row_of(["---"] * (most + 2))
     for step in found["steps"]:
-        names = f"{step['better']} over {step['worse']}"
-        yield row_of([names, f"{step['questions']:.2f}", cell(step["gain"]), verdict(step["gain"])])
+        gains = ["–" if each is None else cell(each) for each in step["after"]]
+        last = f"{cell(step['gain'])} after {step['questions']:.2f}, {verdict(step['gain'])}"
+        yield row_of([f"{step['better']} over {step['worse']}", *gains, last])

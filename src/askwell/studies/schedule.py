@@ -26,7 +26,7 @@ from askwell.runs import Stage
 
 log = logging.getLogger(__name__)
 LIGHT = ("ingest", "label", "contrast", "synthesize", "merge", "clinic logs", "clinic threads")
-"""Commands that take seconds, on one thread."""
+"""Commands that take little, on one thread: they take no worker's place, and who waits for them alone runs soon."""
 PR_SET_PDEATHSIG = 1
 PAUSE = 0.05
 """Seconds between looks at what is running."""
@@ -46,8 +46,7 @@ class Step(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A stage at work: its process, how many workers' places it takes, when it began, and its last words on standard
-    error."""
+    """A stage at work: its process, the workers' places that it takes, when it began, its last words on stderr."""
 
     process: "subprocess.Popen[str]"
     places: int
@@ -78,18 +77,21 @@ def carry_out(
     heavy = {step.output: step.command not in LIGHT for step in owed}
     with processes() as running:
         while waiting or running:
-            ready = [path for path in waiting if not needs[path] & (waiting.keys() | running.keys())]
+            owing = waiting.keys() | running.keys()
+            ready = [path for path in waiting if not needs[path] & owing]
             if not ready and not running:
                 raise StageError(f"stages wait for one another: {', '.join(map(str, waiting))}")
             room = workers - sum(job.places for job in running.values())
+            soon = {path for path in waiting if heavy[path] and not any(map(heavy.get, needs[path] & owing))}
             for path in sorted(ready, key=lambda path: -urgency[path]):
-                if room < 1:
-                    break
-                beside = {other for other in (*ready, *running) if heavy[other]} - {path}
-                places = places_of(path, beside, urgency, room=room, workers=workers) if heavy[path] else 1
-                share = threads(min(workers, len(beside) + 1)) if heavy[path] else 1
-                running[path] = started(waiting.pop(path), root, threads=share * places, places=places)
-                room -= places
+                if not heavy[path]:
+                    running[path] = started(waiting.pop(path), root, threads=1, places=0)
+                elif room > 0:
+                    beside = (soon | {other for other in running if heavy[other]}) - {path}
+                    places = places_of(path, beside, urgency, room=room, workers=workers)
+                    share = threads(min(workers, len(beside) + 1))
+                    running[path] = started(waiting.pop(path), root, threads=share * places, places=places)
+                    room -= places
             for path, job in list(running.items()):
                 if job.process.poll() is not None:
                     job.reader.join()
