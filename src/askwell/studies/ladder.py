@@ -40,12 +40,8 @@ def climbed(talks: Mapping[str, Talks], rungs: Rungs, *, most: int, seed: int = 
     for worse, better in ((worse, better) for worse, betters in rungs for better in betters):
         if worse in talks and better in talks:
             least = min(asked[worse], asked[better])
-            sides = *talks[better], *talks[worse]
-            gains = {
-                count: gain(*sides, questions=count, seed=seed)[1]._asdict()
-                for count in (*counts, least)
-                if count <= least
-            }
+            within = [count for count in (*counts, least) if count <= least]
+            gains = {count: gained(talks[better], talks[worse], count, seed=seed) for count in within}
             steps.append(
                 {
                     "better": better,
@@ -60,6 +56,11 @@ def climbed(talks: Mapping[str, Talks], rungs: Rungs, *, most: int, seed: int = 
         for row, held in talks.items()
     }
     return {"after": after, "steps": steps}
+
+
+def gained(better: Talks, worse: Talks, questions: float, *, seed: int) -> dict[str, Any]:
+    """What one has over the other after so many questions in the mean."""
+    return gain(*better, *worse, questions=questions, seed=seed)[1]._asdict()
 
 
 def verdict(gain: Mapping[str, Any]) -> str:
