@@ -11,11 +11,10 @@ unexport PYTHONDONTWRITEBYTECODE
 
 install: $(STAMP)
 
-# A new pip chooses versions in half the time. Byte code is made on all cores, and not of what nobody here imports.
+# A new pip chooses versions in half the time. Byte code is left to the first import: most files are never imported.
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv --upgrade-deps .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable '.[train,dev]'
-	-$(BIN)/python -m compileall -qq -j 0 -x '/tests/|torch/testing/_internal/|transformers/models/[b-z]' .venv/lib
 	touch $@
 
 # A process a core; tests of a file stay together, for they share what takes long to make.
