@@ -9,8 +9,8 @@ is done for it on either side: sequences into batches, the starting policy's log
 optimizer's own step, alike for both, is left out. TRL's pairs come shuffled, as its trainer has them; of their
 micro-batches a share is timed, evenly drawn over their widths, and stands for all by its tokens. Either side has the
 fastest of several sizes of micro-batch. Both are timed in turn, figures are medians of the repeats, the speedup that of
-their ratios. Relative errors compare losses and gradients in float32, and each side with float64; without --quick at ALFA's
-beta of 2 as well. The last line is JSON.
+their ratios. Relative errors compare losses and gradients in float32, and each side with float64; without --quick at
+ALFA's beta of 2 as well. The last line is JSON.
 """
 
 import copy
