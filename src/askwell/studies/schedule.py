@@ -145,8 +145,8 @@ def places_of(path: Path, beside: Set[Path], urgency: Mapping[Path, int], *, roo
     """How many workers' places a stage takes: two where it alone has the longest chain behind it and half are left to
     others. Beside one other stage it has half of the cores anyway.
 
-    On two threads a stage trains 1.7 times as fast as on one; but on four threads beside three other stages it went at two
-    thirds of its speed on one.
+    On two threads a stage trains 1.7 times as fast as on one; but on four threads beside three other stages it went
+    at two thirds of its speed on one.
     """
     leads = all(urgency[path] > urgency[other] for other in beside)
     return 2 if len(beside) > 1 and leads and room > 1 and workers > 3 else 1
