@@ -264,7 +264,8 @@ def settings(recipe: TrainRecipe, run: Run, *, steps: int) -> dict[str, Any]:
         "warmup_steps": math.ceil(steps * recipe.optimizer.warmup),
         "weight_decay": recipe.optimizer.weight_decay,
         "max_grad_norm": recipe.optimizer.max_grad_norm,
-        "use_cpu": not torch.accelerator.is_available(),
+        # As everywhere else, CUDA or the CPU: Apple's GPUs have no float64, in which losses and figures are summed.
+        "use_cpu": not torch.cuda.is_available(),
         "bf16": recipe.precision == "bfloat16",
         "activation_checkpointing": recipe.activation_checkpointing,
         "activation_checkpointing_kwargs": {"use_reentrant": False} if recipe.activation_checkpointing else None,
