@@ -77,6 +77,19 @@ class Timing(NamedTuple):
     kept_trees: float
 
 
+class Effort(NamedTuple):
+    """How a line of the table is measured: repeats; TRL's pairs that are timed in each; the pairs (for trees question
+    sets) in a forward pass that are tried, of which each side has the fastest."""
+
+    repeats: int
+    timed: int
+    micros: tuple[int, ...]
+
+
+QUICK = Effort(repeats=2, timed=4, micros=(1, 4))
+WHOLE = Effort(repeats=4, timed=12, micros=(1, 4, 16))
+
+
 class Errors(NamedTuple):
     """Relative errors of loss and gradients in float32: of both sides, and of each against TRL's own in float64."""
 
@@ -108,9 +121,9 @@ def main() -> None:
     head = ("", "TRL, s", "trees, s", "times faster", "pairs/s TRL", "pairs/s trees", "tokens TRL", "tokens trees")
     show(*head, "kept TRL, MiB", "kept trees, MiB")
     show(*["---"] * 10)
-    count = 4 if options.quick else 16
+    count = 4 if options.quick else 8
     six = bench.dpo("DPO, six attributes", model, bench.work(count))
-    one = bench.dpo("DPO, one attribute", model, bench.work(4 if options.quick else 32, attributes=1))
+    one = bench.dpo("DPO, one attribute", model, bench.work(4 if options.quick else 16, attributes=1))
     reward = bench.reward("reward model, six attributes", model, bench.work(count))
     if not options.quick:
         bench.sweeps(model)
@@ -156,11 +169,7 @@ class Bench:
     def __init__(self, data: Path, *, device: str, quick: bool) -> None:
         self.threads = threads_of(data)
         self.device = device
-        self.repeats = 2 if quick else 4
-        self.timed = 4 if quick else 24
-        """TRL's pairs that are timed in a repeat."""
-        self.micros = (1, 4) if quick else (1, 4, 16)
-        """Pairs (for trees question sets) in a forward pass; each side has the fastest of these."""
+        self.effort = QUICK if quick else WHOLE
         texts = [text for thread in self.threads for text in (thread.context[0].content, thread.question)]
         sizes = recipes.ScratchModel(vocabulary=8192, **SMALL)
         self.policy = weights.create(sizes, texts, stop_marker="<stop />", seed=0)
@@ -255,18 +264,19 @@ class Bench:
                 batch = {key: part.to(self.device) for key, part in task.collate(list(rows)).items()}
                 task.loss(model, batch).total.backward()
 
-        mine = {micro: chunks(task.rows, micro) for micro in self.micros}
-        theirs = {micro: chunks(work.pairs, micro) for micro in self.micros}
+        mine = {micro: chunks(task.rows, micro) for micro in self.effort.micros}
+        theirs = {micro: chunks(work.pairs, micro) for micro in self.effort.micros}
         standard([work.pairs[:1]])
         trees([task.rows[:1]])
         ours = min(mine, key=lambda micro: seconds(lambda: trees(mine[micro])))
-        few = {micro: sampled(some, -(-self.timed // 2 // micro)) for micro, some in theirs.items()}
+        few = {micro: sampled(some, -(-self.effort.timed // 2 // micro)) for micro, some in theirs.items()}
         rate = {micro: seconds(lambda some=some: standard(some)) / sum(map(len, some)) for micro, some in few.items()}
         every = theirs[min(rate, key=lambda micro: rate[micro])]
-        some = sampled(every, -(-self.timed // len(every[0])))
+        some = sampled(every, -(-self.effort.timed // len(every[0])))
         share = sum(map(width, some)) / sum(map(width, every))
         times = [
-            (seconds(lambda: standard(some)) / share, seconds(lambda: trees(mine[ours]))) for _ in range(self.repeats)
+            (seconds(lambda: standard(some)) / share, seconds(lambda: trees(mine[ours])))
+            for _ in range(self.effort.repeats)
         ]
         laid = [task.collate(list(rows)) for rows in mine[ours]]
         found = Timing(
@@ -284,10 +294,12 @@ class Bench:
         return found
 
     def sweeps(self, model: Any) -> None:
-        """One thing changed at a time: loss, context, candidates, model."""
+        """One thing changed at a time: loss, context, candidates, model. Each measured as the headline with --quick is: what
+        tells lines apart is larger than what repeats differ by."""
+        self.effort = QUICK
         ahead = DPO.model_copy(update={"precompute": True})
-        self.dpo("six attributes, trees with the reference precomputed", model, self.work(8), ahead)
-        self.reward("reward model, one attribute", model, self.work(24, attributes=1))
+        self.dpo("six attributes, trees with the reference precomputed", model, self.work(4), ahead)
+        self.reward("reward model, one attribute", model, self.work(8, attributes=1))
         for tokens in (64, 128, 256, 512, 1024):
             self.dpo(f"contexts of {tokens} tokens", model, self.work(4, context=tokens))
         for attributes in (1, 2, 4, 6, 12):

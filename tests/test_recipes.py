@@ -88,7 +88,7 @@ def test_a_fault_names_the_value_the_rule_and_the_fix(kind, flags, says):
         ("- a\n", "a recipe is a mapping of fields, not list"),
         ("a: [", "not YAML"),
         ("command: label\n", "a recipe for command 'label', called as 'train'"),
-        ("input: x\n", "a recipe for command None"),
+        ("input: x\n", "says no command; write `command: train`"),
     ],
 )
 def test_a_bad_recipe_file_is_named(tmp_path, text, says):

@@ -29,7 +29,8 @@ def read_recipe(path: Path, command: str) -> dict[str, Any]:
         raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of fields, not {type(values).__name__}")
-    declared = values.pop("command", None)
+    if (declared := values.pop("command", None)) is None:
+        raise RecipeError(f"{path}: says no command; write `command: {command}` as its first line")
     if declared != command:
         raise RecipeError(
             f"{path}: a recipe for command {declared!r}, called as {command!r}; call `askwell {declared}`"
