@@ -36,10 +36,12 @@ def test_the_table_has_every_kind_of_row_and_says_which_orderings_hold(tmp_path,
     assert set(equal["after"]) == {"random", "base", *rows} and len(equal["after"]["random"]) == alfa_steps.FIXED
     assert [(each["better"], each["worse"]) for each in equal["steps"]] == [
         ("sft_real", "random"),
+        ("ppo_reward_fusion", "random"),
         ("ppo_reward_fusion", "sft_real"),
     ]
     # What is not base's own is compared with base: a tie everywhere is a win-rate of one half, whoever sits first.
     assert math.isclose(0.5 + found["orderings"][0]["gain"]["value"], found["rows"]["sft_real"]["win_rate"]["value"])
+    assert found["orderings"][0]["by seed"] == [found["orderings"][0]["gain"]["value"]]
     asked = alfa.asking(out, Quality(oracle_of(load(systems=("respiratory",)))), seed=0)
     where = found["rows"]["human"]["win_rate_where_base_asks"]
     assert where["scored"] + where["unscored"] == len(asked) <= found["rows"]["human"]["win_rate"]["scored"]
@@ -60,4 +62,4 @@ def test_all_rows_are_planned_and_each_stage_once(tmp_path):
             if f'"{other.output}' in text and other is not step:
                 assert any(str(path).startswith(str(other.output)) for path in before), (step.output, other.output)
     compared = [step.recipe for step in chain if step.command == "evaluate questions"]
-    assert len(compared) == 13 * 3 + 1 + 13 and {each.seed for each in compared} == {0}
+    assert len(compared) == 26 * 3 + 1 and {each.seed for each in compared} == {0}

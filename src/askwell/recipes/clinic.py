@@ -6,13 +6,16 @@ from pydantic import Field
 
 from askwell.recipes.fields import Recipe
 
+SkillName = Literal["expert", "average", "novice", "mixed"]
+"""How well people of the clinic ask."""
+
 
 class ClinicLogsRecipe(Recipe):
     """Experts' conversations of the simulated clinic, as people have them on file. Fiction throughout."""
 
     conversations: int = Field(default=2000, ge=1)
     """How many."""
-    skill: Literal["expert", "average", "novice", "mixed"] = "expert"
+    skill: SkillName = "expert"
     """How well the experts ask; `mixed` takes turns."""
     systems: tuple[str, ...] = ()
     """Body systems whose conditions there are: files of `askwell/texts/clinic` by name; empty for all."""
@@ -23,7 +26,7 @@ class ClinicThreadsRecipe(Recipe):
 
     posts: int = Field(default=2000, ge=1)
     """How many; below each stand one to three threads."""
-    skill: Literal["expert", "average", "novice", "mixed"] = "mixed"
+    skill: SkillName = "mixed"
     """How well those who answer ask; `mixed` draws one of the three for each thread."""
     systems: tuple[str, ...] = ()
     """Body systems whose conditions there are: files of `askwell/texts/clinic` by name; empty for all."""

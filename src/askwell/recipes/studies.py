@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
+from askwell.recipes.clinic import SkillName
 from askwell.recipes.fields import Recipe
 
 StudyRow = Literal["base", "sft", "dpo", "grpo", "cispo", "gspo", "no_content", "no_decision", "sum"]
@@ -67,9 +68,11 @@ class StudyAlfaRecipe(Recipe):
     """Rows of the table, beside base and the questions that people asked."""
     budget: Literal["small", "full"] = "full"
     """What the rows are trained and evaluated on: `small` is for a look, `full` for the table."""
+    forum: SkillName = "novice"
+    """How well people ask on the forum: what they leave to be desired is what ALFA can teach; `mixed` draws one of the
+    three for each thread."""
     seeds: int = Field(default=3, ge=1)
-    """Training runs of the rows down to ppo_policy_fusion and from sft on; the others have one. `budget: small` has one
-    of each."""
+    """Training runs of each row; `budget: small` has one."""
     workers: int = Field(default=0, ge=0)
     """Stages side by side, each in a process of its own; 0: one a core."""
 

@@ -32,7 +32,7 @@ from askwell.interview.clinic import visitors
 from askwell.recipes import StudyAlfaRecipe
 from askwell.records import Comparison, Episode, ReplySet
 from askwell.runs import Run
-from askwell.statistics import difference_interval, mean_interval
+from askwell.statistics import Estimate, difference_interval, mean_interval
 from askwell.studies import clinic, curves, ladder, schedule
 from askwell.studies.alfa_steps import (
     ERRORS,
@@ -69,9 +69,10 @@ ORDERINGS = (
 )
 """What the paper finds (its tables 1 to 4, by win-rate), as better row, worse row and claim."""
 WON = ("win_rate", "win_rate_where_base_asks")
+ALIGNED = ("coarse", "dpo_mix", "dpo_fusion", "ppo_mix", "ppo_reward_fusion", "ppo_policy_fusion")
 LADDER = (
-    (RANDOM, ("sft_real", "sft")),
-    ("sft_real", ("coarse", "dpo_mix", "dpo_fusion", "ppo_mix", "ppo_reward_fusion", "ppo_policy_fusion")),
+    (RANDOM, ("sft_real", *ALIGNED, "sft")),
+    ("sft_real", ALIGNED),
     ("sft", UNION),
 )
 """Who should diagnose worse after as many questions, and than whom."""
@@ -113,39 +114,46 @@ def tables(recipe: StudyAlfaRecipe, root: Path) -> dict[str, Any]:
     cases = [visitor.case for visitor in visitors(world, size.people, seed=recipe.seed, split=SPLIT)]
     rows = list(dict.fromkeys(("base", *recipe.rows)))
     found: dict[str, Any] = {"rows": {}, "orderings": []}
-    won: dict[str, dict[int, Scores]] = {"base": {}}
+    seeds = seeds_of(recipe)
+    won: dict[str, list[Scores]] = {}
     asked = asking(root, quality, seed=recipe.seed)
     for row in ("human", *rows):
-        folders = {seed: questions_of(root, row, seed) for seed in seeds_of(recipe, row)}
-        if row in ("human", "base"):
-            folders = {recipe.seed: questions_of(root, "base", recipe.seed)}
-        sets = [each for folder in folders.values() for each in jsonl.read(folder / "replies.jsonl", ReplySet)]
+        once = row in ("human", "base")
+        folders = [questions_of(root, "base" if once else row, seed) for seed in (seeds[:1] if once else seeds)]
+        sets = [each for folder in folders for each in jsonl.read(folder / "replies.jsonl", ReplySet)]
         figures: dict[str, Any] = {"attributes": attribute_scores(quality, sets, row, seed=recipe.seed)}
         if row != "base":
-            pairs = {seed: compared(folder, row) for seed, folder in folders.items()}
-            won[row] = {seed: Scores.of(found) for seed, found in pairs.items()}
-            every = list(chain.from_iterable(pairs.values()))
-            figures["win_rate"] = mean_interval(*Scores.of(every), seed=recipe.seed)._asdict()
-            where = Scores.of([pair for pair in every if pair.reply_set_id in asked])
+            every = [compared(folder, row) for folder in folders]
+            won[row] = [Scores.of(pairs) for pairs in every]
+            figures["win_rate"] = mean_interval(*pooled(won[row]), seed=recipe.seed)._asdict()
+            where = Scores.of([pair for pair in chain.from_iterable(every) if pair.reply_set_id in asked])
             figures["win_rate_where_base_asks"] = mean_interval(*where, seed=recipe.seed)._asdict()
         if row != "human":
-            talks = [episode for seed in seeds_of(recipe, row) for episode in episodes_of(root, row, seed)]
-            held = interviews.figures(talks, cases * len(seeds_of(recipe, row)), most=FIXED, seed=recipe.seed)
+            talks = [episode for seed in seeds for episode in episodes_of(root, row, seed)]
+            held = interviews.figures(talks, cases * len(seeds), most=FIXED, seed=recipe.seed)
             figures["interviews"] = interviews.as_json(held)
         found["rows"][row] = figures
-    for seed in seeds_of(recipe, "base"):
-        won["base"][seed] = Scores([0.5 for _ in won["human"][recipe.seed].values], won["human"][recipe.seed].groups)
+    contexts = won["human"][0].groups
+    won["base"] = [Scores([0.5] * len(contexts), contexts) for _ in seeds]
     for better, worse, claim in ORDERINGS:
         if better in won and worse in won:
-            gain = difference_interval(
-                *alike(won[better], won[worse]), *alike(won[worse], won[better]), seed=recipe.seed
+            found["orderings"].append(
+                {
+                    "better": better,
+                    "worse": worse,
+                    "claim": claim,
+                    "gain": gain(won[better], won[worse], seed=recipe.seed)._asdict(),
+                    "by seed": [
+                        gain([one], [other], seed=recipe.seed).value
+                        for one, other in zip(won[better], won[worse], strict=True)
+                    ],
+                }
             )
-            found["orderings"].append({"better": better, "worse": worse, "claim": claim, "gain": gain._asdict()})
     first = interviews.load(interviews_of(root, "base", recipe.seed))
     people = {case.id: case for case in cases}
     talks = {RANDOM: Talks.of(episodes_of(root, RANDOM, recipe.seed), people)}
     for row in rows:
-        talks[row] = Talks.of(chain.from_iterable(episodes_of(root, row, s) for s in seeds_of(recipe, row)), people)
+        talks[row] = Talks.of(chain.from_iterable(episodes_of(root, row, seed) for seed in seeds), people)
     found["at equal questions"] = ladder.climbed(talks, LADDER, most=FIXED, seed=recipe.seed)
     return {**found, **{name: first[name] for name in ("bounds", "best possible", "everything known")}}
 
@@ -167,18 +175,20 @@ class Scores(NamedTuple):
         return cls([each.score for each in found], [each.group for each in found])
 
 
+def pooled(every: Sequence[Scores]) -> Scores:
+    """The scores of all seeds."""
+    return Scores(*(list(chain.from_iterable(column)) for column in zip(*every, strict=True)))
+
+
+def gain(better: Sequence[Scores], worse: Sequence[Scores], *, seed: int) -> Estimate:
+    """What one row's win-rate has over another's, all seeds of each pooled, paired by post."""
+    return difference_interval(*pooled(better), *pooled(worse), seed=seed)
+
+
 def compared(folder: Path, row: str) -> list[Comparison]:
     """All comparisons of a row with base, of one seed."""
     found = runs.records_of(folder, Comparison, made_by="askwell evaluate questions")
     return [each for each in found if each.first == row]
-
-
-def alike(row: Mapping[int, Scores], other: Mapping[int, Scores]) -> Scores:
-    """A row's scores of the seeds that another has, too: what one seed has over three is mostly the seed."""
-    shared = [scores for seed, scores in row.items() if seed in other]
-    return Scores(
-        [value for each in shared for value in each.values], [name for each in shared for name in each.groups]
-    )
 
 
 def asking(root: Path, quality: Quality, *, seed: int) -> set[str]:
@@ -199,16 +209,15 @@ def attribute_scores(quality: Quality, sets: Sequence[ReplySet], system: str, *,
 def markdown(recipe: StudyAlfaRecipe, found: Mapping[str, Any], cost: Mapping[str, float], *, plot: bool) -> str:
     """report.md."""
     size = SIZES[recipe.budget]
-    seeds = ", ".join(f"{row} {len(seeds_of(recipe, row))}" for row in found["rows"] if row != "human")
     errors = ", ".join(f"{role} {rate:.0%}" for role, rate in ERRORS.items())
     parts = [
         "# ALFA in the simulated clinic\n",
         f"A small invented world with known truth ({', '.join(size.clinic.systems)}): it shows which way methods move, "
-        f"never how a large model would score. {size.posts} posts of a forum, {size.clinic.visits} visits of experts, "
-        f"{size.talks} of novices; requests "
+        f"never how a large model would score. {size.posts} posts of a forum ({recipe.forum}), "
+        f"{size.clinic.visits} visits of experts, {size.talks} of novices; requests "
         f"that rewriter and judge get wrong: {errors}. Questions compared at {size.questions} contexts, {size.people} "
-        f"people interviewed, replies sampled at {TEMPERATURE}; budget {recipe.budget}; seeds: {seeds}. Intervals: "
-        "95 %, bootstrap over posts and people.\n",
+        f"people interviewed, replies sampled at {TEMPERATURE}; budget {recipe.budget}, seeds of each row: "
+        f"{len(seeds_of(recipe))}. Intervals: 95 %, bootstrap over posts and people, all seeds of a row pooled.\n",
         "`win-rate` is against base by a judge without errors, a tie half a win, and `where base asks` the same at the "
         "contexts at which base asks at all; `unscored` is the share of replies without a question that the oracle can "
         "read: a conclusion, a stop, or words that make no sense; the attributes are its exact scores in [0, 1]; "
@@ -234,12 +243,13 @@ def markdown(recipe: StudyAlfaRecipe, found: Mapping[str, Any], cost: Mapping[st
     parts.append(f"\nEverything known: accuracy {cell(found['everything known'])}.\n")
     parts += [
         "## The paper's orderings, by win-rate\n",
-        row_of(["claim", "rows", "gain", "here it"]),
-        row_of(["---"] * 4),
+        row_of(["claim", "rows", "gain", "of each seed", "here it"]),
+        row_of(["---"] * 5),
     ]
     for claim in found["orderings"]:
         rows = f"{claim['better']} over {claim['worse']}"
-        parts.append(row_of([claim["claim"], rows, cell(claim["gain"]), verdict(claim["gain"])]))
+        seeds = ", ".join("–" if value is None else f"{value:+.3f}" for value in claim["by seed"])
+        parts.append(row_of([claim["claim"], rows, cell(claim["gain"]), seeds, verdict(claim["gain"])]))
     climbed = ladder.markdown(found["at equal questions"], found["best possible"])
     parts += ["\n## Who diagnoses best after as many questions\n", *climbed]
     if plot:

@@ -24,6 +24,7 @@ from askwell.recipes import (
     System,
     TrainRecipe,
 )
+from askwell.recipes.clinic import SkillName
 from askwell.records import Direction
 from askwell.sources import ingest
 from askwell.studies import clinic
@@ -33,7 +34,7 @@ from askwell.training import dpo, each, grpo, merge, ppo, reward, sft
 
 ROWS = {
     "base": "a language model of conversations in which novices ask: it can speak, and asks as badly as they do",
-    "sft_real": "SFT on what people of average skill asked on a forum, from base; the start of all rows of ALFA below",
+    "sft_real": "SFT on what people asked on a forum, from base; the start of all rows of ALFA below",
     "sft_synthetic": "SFT on enhanced questions, from base",
     "sft_combined": "SFT on both, from base",
     "coarse": "DPO on one attribute, how good a question is overall",
@@ -56,8 +57,6 @@ ROWS = {
     "learn_attributes": "Learn-to-Ask with the reward models of the six attributes, fused, as a term of its reward",
 }
 UNION = ("learn", "alfa_learn", "learn_attributes")
-MAIN = (*tuple(ROWS)[:10], "sft", *UNION)
-"""Rows that are trained with every seed."""
 GENERAL, CLINICAL = ALFA[:3], ALFA[3:]
 DIRECTIONS: tuple[Direction, ...] = ("E-C", "E-O", "O-C")
 SPLIT = "dev"
@@ -93,22 +92,21 @@ SIZES = {
 }
 
 
-def seeds_of(recipe: StudyAlfaRecipe, row: str) -> list[int]:
-    """The seeds of a row."""
-    several = row in MAIN and recipe.budget != "small"
-    return [recipe.seed + number for number in range(recipe.seeds if several else 1)]
+def seeds_of(recipe: StudyAlfaRecipe) -> list[int]:
+    """The seeds of every row."""
+    return [recipe.seed + number for number in range(1 if recipe.budget == "small" else recipe.seeds)]
 
 
 def steps(recipe: StudyAlfaRecipe, root: Path) -> list[Step]:
     """All stages of the study, each once, in an order in which each finds what it reads."""
     size = SIZES[recipe.budget]
-    found = [*talk_steps(size, root, recipe.seed), *forum_steps(size, root, recipe.seed)]
+    found = [*talk_steps(size, root, recipe.seed), *forum_steps(size, root, recipe.seed, skill=recipe.forum)]
     found += clinic.data_steps(size.clinic, root, recipe.seed)
     for row in recipe.rows:
-        for seed in seeds_of(recipe, row):
+        for seed in seeds_of(recipe):
             found += Trainings(size, root, seed).of(row)
     for row in dict.fromkeys(("base", *recipe.rows)):
-        for seed in seeds_of(recipe, row):
+        for seed in seeds_of(recipe):
             found += evaluation_steps(size, root, row, seed, people=recipe.seed)
     found.append(interview_step(size, root, RANDOM, recipe.seed, people=recipe.seed))
     first: dict[Path, Step] = {}
@@ -135,15 +133,15 @@ def talk_steps(size: Size, root: Path, seed: int) -> Iterator[Step]:
     )
 
 
-def forum_steps(size: Size, root: Path, seed: int) -> Iterator[Step]:
+def forum_steps(size: Size, root: Path, seed: int, *, skill: SkillName) -> Iterator[Step]:
     """A forum to question sets."""
     yield Step(
         "clinic threads",
         threads,
         recipes.ClinicThreadsRecipe(
-            posts=size.posts, skill="average", systems=size.clinic.systems, output=root / "forum", seed=seed
+            posts=size.posts, skill=skill, systems=size.clinic.systems, output=root / "forum", seed=seed
         ),
-        "people post on a forum, and others of average skill ask back",
+        f"people post on a forum, and others ask back ({skill})",
     )
     yield Step(
         "ingest",
