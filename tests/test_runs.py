@@ -8,6 +8,7 @@ import pytest
 
 from askwell import jsonl, runs
 from askwell.errors import DataError, RunError
+from askwell.labelling import hindsight
 from askwell.recipes import LabelRecipe
 from askwell.records import Conversation, Message
 
@@ -157,3 +158,20 @@ def test_what_leaves_the_outcome_as_it_is_may_change_when_a_cut_run_is_resumed(t
         runs.check(label(model="n"), "label")
     with pytest.raises(RunError, match="another recipe.*command"):
         runs.check(label(), "train")
+
+
+def test_a_run_directory_is_the_same_however_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyboardInterrupt), runs.start(recipe(Path("run")), "label") as run:
+        assert run.path == tmp_path / "run"
+        raise KeyboardInterrupt
+    assert runs.check(recipe(tmp_path / "run"), "label")
+
+
+def test_a_finished_run_of_another_recipe_is_not_taken_for_this_one_and_the_difference_is_named(tmp_path):
+    made = recipe(tmp_path / "run")
+    with runs.start(made, "label") as run:
+        run.finish({"records": 3})
+    assert runs.ensure(hindsight, made, "label") == {"records": 3}
+    with pytest.raises(RunError, match=r"another recipe \(seed 0 -> 7\)"):
+        runs.ensure(hindsight, made.model_copy(update={"seed": 7}), "label")

@@ -94,8 +94,10 @@ def ensure(stage: Stage, recipe: Recipe, command: str) -> dict[str, Any]:
     """As `carry_out`, but a finished run of the same recipe is used as it is."""
     path = recipe.output
     if finished(path):
-        if changes(path, recipe, command):
-            raise RunError(f"{path}: a finished run of another recipe; choose another --output, or delete it first")
+        if changed := changes(path, recipe, command):
+            raise RunError(
+                f"{path}: a finished run of another recipe ({changed}); choose another --output, or delete it first"
+            )
         return counts_of(path)
     return carry_out(stage, recipe, command)
 
@@ -122,7 +124,8 @@ def start(recipe: Recipe, command: str, *, inputs: Iterable[Path] = (), prompts:
             write_text(path / "code.diff", diff + "\n")
         else:
             (path / "code.diff").unlink(missing_ok=True)
-        yield Run(path, resumed=resumed)
+        # Whole, so that a study's stages have the same recipes however its folder was named, and resume from anywhere.
+        yield Run(path.absolute(), resumed=resumed)
 
 
 def check(recipe: Recipe, command: str) -> bool:
