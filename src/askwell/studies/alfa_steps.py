@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from askwell import recipes
 from askwell.attributes import ALFA
-from askwell.clinic import logs, threads
+from askwell.clinic import threads
 from askwell.evaluation import interviews, questions
 from askwell.labelling import synthesis
 from askwell.recipes import (
@@ -100,7 +100,7 @@ def seeds_of(recipe: StudyAlfaRecipe) -> list[int]:
 def steps(recipe: StudyAlfaRecipe, root: Path) -> list[Step]:
     """All stages of the study, each once, in an order in which each finds what it reads."""
     size = SIZES[recipe.budget]
-    found = [*talk_steps(size, root, recipe.seed), *forum_steps(size, root, recipe.seed, skill=recipe.forum)]
+    found = [*base_steps(size, root, recipe.seed), *forum_steps(size, root, recipe.seed, skill=recipe.forum)]
     found += clinic.data_steps(size.clinic, root, recipe.seed)
     for row in recipe.rows:
         for seed in seeds_of(recipe):
@@ -115,22 +115,13 @@ def steps(recipe: StudyAlfaRecipe, root: Path) -> list[Step]:
     return list(first.values())
 
 
-def talk_steps(size: Size, root: Path, seed: int) -> Iterator[Step]:
+def base_steps(size: Size, root: Path, seed: int) -> Iterator[Step]:
     """What base learns to speak from."""
-    yield Step(
-        "clinic logs",
-        logs,
-        recipes.ClinicLogsRecipe(
-            conversations=size.talks, skill="novice", systems=size.clinic.systems, output=root / "talk", seed=seed
-        ),
-        "novices talk with patients: what a language model has read, before it learns to ask",
+    talk = recipes.ClinicLogsRecipe(
+        conversations=size.talks, skill="novice", systems=size.clinic.systems, output=root / "talk", seed=seed
     )
-    yield Step(
-        "ingest",
-        ingest,
-        recipes.IngestRecipe(source="chat", input=root / "talk" / "logs.jsonl", output=root / "talks"),
-        "the talk is read, checked and split by conversation",
-    )
+    why = "novices talk with patients: what a language model has read, before it learns to ask"
+    yield from clinic.talk_steps(talk, root / "talks", why)
 
 
 def forum_steps(size: Size, root: Path, seed: int, *, skill: SkillName) -> Iterator[Step]:

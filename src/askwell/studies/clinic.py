@@ -87,26 +87,27 @@ def steps(recipe: StudyRecipe, root: Path) -> Iterator[Step]:
 
 def data_steps(size: Size, root: Path, seed: int) -> Iterator[Step]:
     """Experts' logs to turns with hindsight."""
-    yield Step(
-        "clinic logs",
-        logs,
-        recipes.ClinicLogsRecipe(
-            conversations=size.visits, skill=size.skill, systems=size.systems, output=root / "logs", seed=seed
-        ),
-        "experts talk with patients: the logs that people have",
-    )
     conversations = root / "conversations"
-    yield Step(
-        "ingest",
-        ingest,
-        recipes.IngestRecipe(source="chat", input=root / "logs" / "logs.jsonl", output=conversations),
-        "the logs are read, checked and split by conversation",
+    visits = recipes.ClinicLogsRecipe(
+        conversations=size.visits, skill=size.skill, systems=size.systems, output=root / "logs", seed=seed
     )
+    yield from talk_steps(visits, conversations, "experts talk with patients: the logs that people have")
     yield Step(
         "label",
         extraction,
         recipes.LabelRecipe(input=conversations, output=root / "turns", truth="llm", endpoint=endpoint(root)),
         "hindsight: an endpoint reads what the expert went on to ask at each turn, and where it stopped",
+    )
+
+
+def talk_steps(talk: recipes.ClinicLogsRecipe, conversations: Path, why: str) -> Iterator[Step]:
+    """Talk in the clinic, and its conversations as records."""
+    yield Step("clinic logs", logs, talk, why)
+    yield Step(
+        "ingest",
+        ingest,
+        recipes.IngestRecipe(source="chat", input=talk.output / "logs.jsonl", output=conversations),
+        "the logs are read, checked and split by conversation",
     )
 
 
