@@ -294,8 +294,8 @@ class Bench:
         return found
 
     def sweeps(self, model: Any) -> None:
-        """One thing changed at a time: loss, context, candidates, model. Each measured as the headline with --quick is: what
-        tells lines apart is larger than what repeats differ by."""
+        """One thing changed at a time: loss, context, candidates, model. Each measured as the headline with --quick
+        is: what tells lines apart is larger than what repeats differ by."""
         self.effort = QUICK
         ahead = DPO.model_copy(update={"precompute": True})
         self.dpo("six attributes, trees with the reference precomputed", model, self.work(4), ahead)
