@@ -154,7 +154,7 @@ def test_what_leaves_the_outcome_as_it_is_may_change_when_a_cut_run_is_resumed(t
     with pytest.raises(KeyboardInterrupt), runs.start(label(), "label"):
         raise KeyboardInterrupt
     assert runs.check(label(budget={"money": 5.0}, concurrency=9, max_unscored=0.2), "label")
-    with pytest.raises(RunError, match=r"another recipe.*'m'.*'n'"):
+    with pytest.raises(RunError, match=r"another recipe \(endpoint.model 'm' -> 'n'\)"):
         runs.check(label(model="n"), "label")
     with pytest.raises(RunError, match="another recipe.*command"):
         runs.check(label(), "train")

@@ -155,15 +155,24 @@ def resolved(recipe: Recipe, command: str) -> dict[str, Any]:
 
 
 def changes(path: Path, recipe: Recipe, command: str) -> str:
-    """Fields in which a recipe differs from that of the run in `path`, as `field old -> new`; what leaves the outcome
+    """Fields in which a recipe differs from that of the run in `path`, as `a.b old -> new`; what leaves the outcome
     as it is does not matter, nor where the run directory stands."""
     before = json.loads((path / "recipe.json").read_text(encoding="utf-8"))
     now = {"command": command, **recipes.essential(recipe)}
     with suppress(ValidationError):  # a recipe of another command, or of an older version, is compared as it stands
         fields = {name: value for name, value in before.items() if name != "command"}
         before = {"command": before.get("command"), **recipes.essential(type(recipe).model_validate(fields))}
+    before, now = leaves(before), leaves(now)
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     return ", ".join(f"{key} {before.get(key)!r} -> {now.get(key)!r}" for key in changed if key != "output")
+
+
+def leaves(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """A recipe's values by their dotted names, as flags spell them."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= leaves(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
+    return found
 
 
 def finished(path: Path) -> bool:

@@ -3,11 +3,10 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_examples import expert, finished_run, labelled, metrics, recipe, user
+from training_examples import labelled, metrics, recipe, threads
 
 from askwell import runs, weights
 from askwell.errors import DataError, RecipeError
-from askwell.records import Thread
 from askwell.training import actor_critic, panel, ppo, sft
 from askwell.training.draws import Worth
 
@@ -149,20 +148,7 @@ def test_padded_sequences_give_the_same_loss(start, tmp_path):
 
 
 def test_threads_serve_as_contexts(start, tmp_path):
-    threads = [
-        Thread(
-            id=f"t{number}",
-            conversation_id=f"p{number // 2}",
-            group=f"p{number // 2}",
-            split="train",
-            source="askdocs",
-            context=(user(f"I am hungry, number {number}."), expert("Which city?"), user("In Oslo.")),
-            question="What would you like to eat?",
-        )
-        for number in range(6)
-    ]
-    source = finished_run(tmp_path / "threads", "ingest", threads)
-    (source / "recipe.json").write_text('{"command": "ingest", "source": "askdocs"}')
+    source = threads(tmp_path / "threads")
     run = wanted((source, start[1]), tmp_path / "run", epochs=1)
     assert runs.carry_out(ppo, run, "train")["contexts_trained_on"] == 6
     (source / "recipe.json").write_text('{"command": "ingest", "source": "chat"}')

@@ -8,7 +8,7 @@ import pytest
 import torch
 from preference_examples import question_set
 from safetensors.torch import load_file
-from training_examples import finished_run, ingested, labelled, metrics, recipe, turns
+from training_examples import finished_run, ingested, labelled, metrics, recipe, threads, turns
 
 from askwell import rendering, runs, weights
 from askwell.errors import DataError, RecipeError, RunError
@@ -173,6 +173,37 @@ def test_questions_of_question_sets_share_their_context(tmp_path):
     assert sft.plan(one)["questions"] == 2
     every = recipe(source, tmp_path / "every", questions="synthetic", preferences={"filtered": False})
     assert sft.plan(every)["questions"] == 6
+
+
+def test_people_s_own_questions_may_come_straight_from_threads(tmp_path):
+    source = threads(tmp_path / "threads")
+    wanted = recipe(source, tmp_path / "run", questions="real", epochs=1)
+    plan, counts = sft.plan(wanted), train(wanted)
+    assert plan["questions"] == counts["questions"] == counts["rows"] == 6
+    record, places = next(reading.questions(wanted, Counter()))
+    assert [record.candidates[place].text for place in places] == ["What would you like to eat?"]
+    assert [message.content for message in record.context][1:] == ["Which city?", "In Oslo."]
+    for kind in ("synthetic", "combined"):
+        other = recipe(source, tmp_path / kind, questions=kind)
+        with pytest.raises(RecipeError, match="has people's own alone; take `--questions real`, or make better ones"):
+            train(other)
+        assert not other.output.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "fields", "needed"),
+    [
+        ("ingest", {}, "that of `askwell label` is needed"),
+        ("label", {"loss": "all"}, "that of `askwell ingest` is needed"),
+        ("label", {"questions": "real"}, "that of `askwell synthesize` or `askwell contrast` or `askwell ingest`"),
+        ("ingest", {"questions": "real"}, "whole conversations of source None"),
+    ],
+)
+def test_records_of_another_kind_are_refused_before_anything_is_made(tmp_path, command, fields, needed):
+    wanted = recipe(finished_run(tmp_path / "source", command, []), tmp_path / "run", **fields)
+    with pytest.raises(DataError, match=needed):
+        train(wanted)
+    assert not wanted.output.exists()
 
 
 def test_the_loss_of_question_sets_is_that_of_each_question_by_itself(tmp_path):

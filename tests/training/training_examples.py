@@ -6,7 +6,7 @@ from typing import Any
 
 from askwell import jsonl
 from askwell.recipes import TrainRecipe
-from askwell.records import Conversation, Message, Record, Target, Turn
+from askwell.records import Conversation, Message, Record, Target, Thread, Turn
 
 TOWNS = ("Oslo", "Lima", "Rome", "Bergen", "a small town by the sea", "Santiago de Compostela")
 FOODS = ("soup", "noodles", "rice with beans and a little salad", "bread")
@@ -72,6 +72,25 @@ def labelled(path: Path, count: int = 11) -> Path:
 
 def ingested(path: Path, count: int = 11) -> Path:
     return finished_run(path, "ingest", [conversation(number) for number in range(count)])
+
+
+def threads(path: Path, count: int = 6) -> Path:
+    """Questions below posts, two a post."""
+    found = [
+        Thread(
+            id=f"t{number}",
+            conversation_id=f"p{number // 2}",
+            group=f"p{number // 2}",
+            split="train",
+            source="askdocs",
+            context=(user(f"I am hungry, number {number}."), expert("Which city?"), user("In Oslo.")),
+            question="What would you like to eat?",
+        )
+        for number in range(count)
+    ]
+    source = finished_run(path, "ingest", found)
+    (source / "recipe.json").write_text('{"command": "ingest", "source": "askdocs"}')
+    return source
 
 
 def recipe(source: Path, output: Path, **fields: Any) -> TrainRecipe:

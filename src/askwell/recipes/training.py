@@ -249,7 +249,7 @@ class TrainRecipe(Recipe):
     """Train adapters instead of full weights."""
     questions: Literal["real", "synthetic", "combined"] | None = None
     """sft on question sets (of `askwell synthesize`, `askwell contrast`): people's own questions, the enhanced ones, or
-    both. Unset: the experts' replies at turns."""
+    both; their own also as `askwell ingest` reads them from threads. Unset: the experts' replies at turns."""
     loss: Literal["response", "all"] = "response"
     """Tokens that carry the loss: the expert's response, or every token of whole conversations (a base model)."""
     stop_marker: StopMarker = "<stop />"

@@ -18,8 +18,7 @@ from askwell.records import QuestionSet, Thread, Turn
 from askwell.training import batches, reading
 
 Ask = Turn | Thread | QuestionSet
-THREADS = "askwell ingest"
-CONTEXTS = (*reading.QUESTION_SETS, "askwell label", THREADS)
+CONTEXTS = (*reading.QUESTIONS, reading.TURNS)
 
 
 class Worth(NamedTuple):
@@ -38,12 +37,7 @@ class Judge(Protocol):
 def inputs(recipe: TrainRecipe) -> None:
     """Refuse what holds no contexts."""
     runs.require(recipe.input, made_by=CONTEXTS)
-    told = runs.recipe_of(recipe.input)
-    if told.get("command") == "ingest" and told.get("source") != "askdocs":
-        raise DataError(
-            f"{recipe.input}: whole conversations of source {told.get('source')!r}, not questions in their context; "
-            "make turns of them with `askwell label`"
-        )
+    reading.of_threads(recipe.input)
 
 
 def shared(recipe: TrainRecipe) -> None:

@@ -4,14 +4,17 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from askwell import runs
-from askwell.errors import RecipeError
+from askwell.errors import DataError, RecipeError
 from askwell.recipes import TrainRecipe
-from askwell.records import Conversation, Message, Preference, QuestionSet, Split, Turn
+from askwell.records import Candidate, Conversation, Message, Preference, QuestionSet, Split, Thread, Turn
 from askwell.texts import prompt_file
 
+TURNS, CONVERSATIONS = "askwell label", "askwell ingest"
 QUESTION_SETS = ("askwell synthesize", "askwell contrast")
+QUESTIONS = (*QUESTION_SETS, "askwell ingest")
 
 
 def inputs(recipe: TrainRecipe) -> list[Path]:
@@ -24,10 +27,23 @@ def inputs(recipe: TrainRecipe) -> list[Path]:
     return paths
 
 
+def imitated(recipe: TrainRecipe) -> None:
+    """Refuse, for SFT, what holds nothing of the kind that the recipe imitates."""
+    if not recipe.questions:
+        runs.require(recipe.input, made_by=CONVERSATIONS if recipe.loss == "all" else TURNS)
+        return
+    runs.require(recipe.input, made_by=QUESTIONS)
+    if of_threads(recipe.input) and recipe.questions != "real":
+        raise RecipeError(
+            f"questions {recipe.questions!r}: {recipe.input} has people's own alone; take `--questions real`, or make "
+            "better ones with `askwell synthesize`"
+        )
+
+
 def turns(recipe: TrainRecipe, counts: Counter[str]) -> Iterator[Turn]:
     """The turns to train on; those without a target are left out and counted."""
     seen: set[str] = set()
-    rows = runs.sample_of(recipe.input, Turn, made_by="askwell label", split=recipe.split, limit=recipe.limit)
+    rows = runs.sample_of(recipe.input, Turn, made_by=TURNS, split=recipe.split, limit=recipe.limit)
     for turn in rows:
         if turn.conversation_id not in seen:
             seen.add(turn.conversation_id)
@@ -39,7 +55,7 @@ def turns(recipe: TrainRecipe, counts: Counter[str]) -> Iterator[Turn]:
 
 def conversations(recipe: TrainRecipe, counts: Counter[str]) -> Iterator[Conversation]:
     """The conversations to train on."""
-    rows = runs.sample_of(recipe.input, Conversation, made_by="askwell ingest", split=recipe.split, limit=recipe.limit)
+    rows = runs.sample_of(recipe.input, Conversation, made_by=CONVERSATIONS, split=recipe.split, limit=recipe.limit)
     for conversation in rows:
         counts["conversations"] += 1
         yield conversation
@@ -85,7 +101,11 @@ def question_sets(recipe: TrainRecipe, counts: Counter[str], *, split: Split | N
 
 def questions(recipe: TrainRecipe, counts: Counter[str]) -> Iterator[tuple[QuestionSet, list[int]]]:
     """The question sets of the split, each with the places of the candidates to imitate; counts those without any."""
-    sets = runs.sample_of(recipe.input, QuestionSet, made_by=QUESTION_SETS, split=recipe.split, limit=recipe.limit)
+    which: dict[str, Any] = {"made_by": QUESTIONS, "split": recipe.split, "limit": recipe.limit}
+    if of_threads(recipe.input):
+        sets = map(real, runs.sample_of(recipe.input, Thread, **which))
+    else:
+        sets = runs.sample_of(recipe.input, QuestionSet, **which)
     for record in sets:
         counts["question_sets"] += 1
         places = [place for place in range(len(record.candidates)) if imitable(record, place, recipe)]
@@ -93,6 +113,30 @@ def questions(recipe: TrainRecipe, counts: Counter[str]) -> Iterator[tuple[Quest
         counts["sets_without_question"] += not places
         if places:
             yield record, places
+
+
+def of_threads(path: Path) -> bool:
+    """Whether a run holds questions of threads, each in its context. Raises DataError for whole conversations."""
+    told = runs.recipe_of(path)
+    if told.get("command") == "ingest" and told.get("source") != "askdocs":
+        raise DataError(
+            f"{path}: whole conversations of source {told.get('source')!r}, not questions in their context; make turns "
+            "of them with `askwell label`"
+        )
+    return told.get("command") == "ingest"
+
+
+def real(thread: Thread) -> QuestionSet:
+    """A person's question as a question set of it alone."""
+    return QuestionSet(
+        id=thread.id,
+        conversation_id=thread.conversation_id,
+        group=thread.group,
+        split=thread.split,
+        context=thread.context,
+        candidates=(Candidate(text=thread.question, origin="human"),),
+        preferences=(),
+    )
 
 
 def imitable(record: QuestionSet, place: int, recipe: TrainRecipe) -> bool:

@@ -1,7 +1,8 @@
 """`askwell train --method sft`: imitate the expert's next utterance or the stop marker; or whole conversations.
 
 Reads the Turn records of `askwell label` (with `loss: all`, the Conversation records of `askwell ingest`; with
-`questions`, the QuestionSet records of `askwell synthesize`, a row for all questions after one context) and a model.
+`questions`, the QuestionSet records of `askwell synthesize`, a row for all questions after one context; for real ones
+the Thread records of `askwell ingest` will do) and a model.
 Writes metrics.jsonl, one line a step, and checkpoint/. Under `accelerate launch` and `torchrun` only the main process
 holds the run directory; the others call `run` with a Run of the same path and leave the records and the policy to it.
 """
@@ -10,6 +11,7 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from askwell import runs
@@ -18,12 +20,16 @@ from askwell.recipes import TrainRecipe
 from askwell.records import Turn
 from askwell.runs import Run
 from askwell.training import batches, reading
-from askwell.training.reading import inputs
 
-__all__ = ["inputs", "plan", "run"]
 log = logging.getLogger(__name__)
 CHARACTERS = 4
 """Characters of a token, for the estimate: 4.0 by a 4,096-token BPE of the Schema-Guided Dialogues."""
+
+
+def inputs(recipe: TrainRecipe) -> list[Path]:
+    """The records that the recipe's kind of imitation takes, the model where it is a folder, the prompt."""
+    reading.imitated(recipe)
+    return reading.inputs(recipe)
 
 
 def plan(recipe: TrainRecipe) -> dict[str, object]:
