@@ -170,12 +170,16 @@ class Bench:
         self.threads = threads_of(data)
         self.device = device
         self.effort = QUICK if quick else WHOLE
-        texts = [text for thread in self.threads for text in (thread.context[0].content, thread.question)]
-        sizes = recipes.ScratchModel(vocabulary=8192, **SMALL)
-        self.policy = weights.create(sizes, texts, stop_marker="<stop />", seed=0)
+        self.policy = self.sized(**SMALL)
         self.tokenizer = self.policy.tokenizer
         sized = [(len(rendering.encode(self.tokenizer, thread.question)), thread.question) for thread in self.threads]
         self.by_length = [text for _, text in sorted(sized)]
+
+    def sized(self, **sizes: int) -> weights.Policy:
+        """An untrained model of these sizes, its tokenizer made of the forum's posts and questions."""
+        texts = [text for thread in self.threads for text in (thread.context[0].content, thread.question)]
+        scratch = recipes.ScratchModel(vocabulary=8192, **sizes)
+        return weights.create(scratch, texts, stop_marker="<stop />", seed=0)
 
     def model(self) -> Any:
         """The model whose training is timed."""
@@ -306,10 +310,9 @@ class Bench:
             self.dpo(f"{1 + 2 * attributes} candidates", model, self.work(4, attributes=attributes))
         if self.device == "cpu":
             for hidden, layers in ((128, 4), (256, 6), (496, 8), (768, 12)):
-                sizes = recipes.ScratchModel(vocabulary=8192, hidden=hidden, layers=layers, heads=8)
-                sized = weights.create(sizes, self.by_length, stop_marker="<stop />", seed=0).model
-                parameters = sum(weight.numel() for weight in sized.parameters()) / 1e6
-                self.dpo(f"{parameters:.1f}M parameters", sized, self.work(4))
+                other = self.sized(hidden=hidden, layers=layers, heads=8).model
+                parameters = sum(weight.numel() for weight in other.parameters()) / 1e6
+                self.dpo(f"{parameters:.1f}M parameters", other, self.work(4))
 
     def rate(self, model: Any, timing: Timing) -> None:
         """Achieved FLOP/s of both sides against a measured product of matrices: two for each weight and token forward,
