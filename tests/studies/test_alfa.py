@@ -32,6 +32,7 @@ def test_the_table_has_every_kind_of_row_and_says_which_orderings_hold(tmp_path,
         assert ("win_rate" in figures, "interviews" in figures) == (name != "base", name != "human")
         assert set(figures["attributes"]) == {*alfa.ALFA, "overall"}
     assert [(each["better"], each["worse"]) for each in found["orderings"]] == [("sft_real", "base")]
+    assert found["union"] == []
     equal = found["at equal questions"]
     assert set(equal["after"]) == {"random", "base", *rows} and len(equal["after"]["random"]) == alfa_steps.FIXED
     assert [(each["better"], each["worse"]) for each in equal["steps"]] == [
@@ -48,6 +49,20 @@ def test_the_table_has_every_kind_of_row_and_says_which_orderings_hold(tmp_path,
     page = (out / "report.md").read_text()
     for text in ("| learn_attributes |", "| reference asker |", "Everything known", "The paper's orderings"):
         assert text in page
+
+
+def test_rows_are_compared_where_both_are_scored():
+    one = alfa.Scores([1.0, None, 0.5, 1.0], ["a", "a", "b", "b"])
+    other = alfa.Scores([0.0, 0.0, None, 0.5], ["a", "a", "b", "b"])
+    found = alfa.gain([one], [other], seed=0)
+    assert (found.value, found.scored, found.unscored) == (0.75, 4, 4)  # both sides'
+    twice = [
+        {"better": "x", "worse": "y", "claim": "c", "gain": alfa.gain([one, other], [other, other], seed=0)._asdict()}
+    ]
+    found = list(alfa.claims({"x": [one, other], "y": [other, other]}, [("x", "y", "c"), ("x", "z", "d")], seed=0))
+    assert found == [{**twice[0], "by seed": [0.75, 0.0]}]
+    with pytest.raises(AssertionError, match="at the same contexts"):
+        alfa.gain([one], [alfa.Scores([1.0], ["a"])], seed=0)
 
 
 def test_all_rows_are_planned_and_each_stage_once(tmp_path):

@@ -68,6 +68,13 @@ ORDERINGS = (
     ("clinical", "general", "the clinical attributes are worth more than the general ones"),
 )
 """What the paper finds (its tables 1 to 4, by win-rate), as better row, worse row and claim."""
+JOINED = (
+    ("learn", "sft", "Learn-to-Ask beats imitation of experts' logs"),
+    ("alfa_learn", "learn", "to begin with ALFA helps Learn-to-Ask"),
+    ("learn_attributes", "learn", "the attributes' reward models help Learn-to-Ask"),
+    ("learn_attributes", "dpo_mix", "the union beats ALFA alone"),
+)
+"""What the union of both papers should give, likewise."""
 WON = ("win_rate", "win_rate_where_base_asks")
 ALIGNED = ("coarse", "dpo_mix", "dpo_fusion", "ppo_mix", "ppo_reward_fusion", "ppo_policy_fusion")
 LADDER = (
@@ -113,7 +120,7 @@ def tables(recipe: StudyAlfaRecipe, root: Path) -> dict[str, Any]:
     quality = Quality(oracle_of(world))
     cases = [visitor.case for visitor in visitors(world, size.people, seed=recipe.seed, split=SPLIT)]
     rows = list(dict.fromkeys(("base", *recipe.rows)))
-    found: dict[str, Any] = {"rows": {}, "orderings": []}
+    found: dict[str, Any] = {"rows": {}}
     seeds = seeds_of(recipe)
     won: dict[str, list[Scores]] = {}
     asked = asking(root, quality, seed=recipe.seed)
@@ -135,20 +142,8 @@ def tables(recipe: StudyAlfaRecipe, root: Path) -> dict[str, Any]:
         found["rows"][row] = figures
     contexts = won["human"][0].groups
     won["base"] = [Scores([0.5] * len(contexts), contexts) for _ in seeds]
-    for better, worse, claim in ORDERINGS:
-        if better in won and worse in won:
-            found["orderings"].append(
-                {
-                    "better": better,
-                    "worse": worse,
-                    "claim": claim,
-                    "gain": gain(won[better], won[worse], seed=recipe.seed)._asdict(),
-                    "by seed": [
-                        gain([one], [other], seed=recipe.seed).value
-                        for one, other in zip(won[better], won[worse], strict=True)
-                    ],
-                }
-            )
+    found["orderings"] = list(claims(won, ORDERINGS, seed=recipe.seed))
+    found["union"] = list(claims(won, JOINED, seed=recipe.seed))
     first = interviews.load(interviews_of(root, "base", recipe.seed))
     people = {case.id: case for case in cases}
     talks = {RANDOM: Talks.of(episodes_of(root, RANDOM, recipe.seed), people)}
@@ -174,6 +169,10 @@ class Scores(NamedTuple):
         """Those of comparisons."""
         return cls([each.score for each in found], [each.group for each in found])
 
+    def where(self, chosen: Sequence[bool]) -> "Scores":
+        """Those of the contexts chosen; the others unscored."""
+        return Scores([value if kept else None for value, kept in zip(self.values, chosen, strict=True)], self.groups)
+
 
 def pooled(every: Sequence[Scores]) -> Scores:
     """The scores of all seeds."""
@@ -181,8 +180,28 @@ def pooled(every: Sequence[Scores]) -> Scores:
 
 
 def gain(better: Sequence[Scores], worse: Sequence[Scores], *, seed: int) -> Estimate:
-    """What one row's win-rate has over another's, all seeds of each pooled, paired by post."""
-    return difference_interval(*pooled(better), *pooled(worse), seed=seed)
+    """What one row's win-rate has over another's, all seeds of each pooled, paired by post, at the contexts where both
+    are scored: a row that stops where it pleases is unscored there, and no better for it."""
+    one, other = pooled(better), pooled(worse)
+    assert one.groups == other.groups, "all rows are compared at the same contexts"
+    scored = [a is not None and b is not None for a, b in zip(one.values, other.values, strict=True)]
+    return difference_interval(*one.where(scored), *other.where(scored), seed=seed)
+
+
+def claims(
+    won: Mapping[str, Sequence[Scores]], orderings: Sequence[tuple[str, str, str]], *, seed: int
+) -> Iterator[dict[str, Any]]:
+    """What comes of orderings whose rows there are: the gain of all seeds together, and of each."""
+    for better, worse, claim in orderings:
+        if better in won and worse in won:
+            pairs = zip(won[better], won[worse], strict=True)
+            yield {
+                "better": better,
+                "worse": worse,
+                "claim": claim,
+                "gain": gain(won[better], won[worse], seed=seed)._asdict(),
+                "by seed": [gain([one], [other], seed=seed).value for one, other in pairs],
+            }
 
 
 def compared(folder: Path, row: str) -> list[Comparison]:
@@ -241,15 +260,9 @@ def markdown(recipe: StudyAlfaRecipe, found: Mapping[str, Any], cost: Mapping[st
         talks = [cell(bound[figure]) for figure in ("accuracy", "questions")]
         parts.append(row_of([f"{name} asker", "–", "–", *talks, *["–"] * (len(ALFA) + 2)]))
     parts.append(f"\nEverything known: accuracy {cell(found['everything known'])}.\n")
-    parts += [
-        "## The paper's orderings, by win-rate\n",
-        row_of(["claim", "rows", "gain", "of each seed", "here it"]),
-        row_of(["---"] * 5),
-    ]
-    for claim in found["orderings"]:
-        rows = f"{claim['better']} over {claim['worse']}"
-        seeds = ", ".join("–" if value is None else f"{value:+.3f}" for value in claim["by seed"])
-        parts.append(row_of([claim["claim"], rows, cell(claim["gain"]), seeds, verdict(claim["gain"])]))
+    parts += ["## The paper's orderings, by win-rate\n", *claimed(found["orderings"])]
+    if found["union"]:
+        parts += ["\n## What the union gives, by win-rate\n", *claimed(found["union"])]
     climbed = ladder.markdown(found["at equal questions"], found["best possible"])
     parts += ["\n## Who diagnoses best after as many questions\n", *climbed]
     if plot:
@@ -257,6 +270,16 @@ def markdown(recipe: StudyAlfaRecipe, found: Mapping[str, Any], cost: Mapping[st
     parts += ["\n## Cost\n", "| stage | seconds |\n|---|---|"]
     parts += [f"| {stage} | {seconds:.0f} |" for stage, seconds in cost.items()]
     return "\n".join(parts) + "\n"
+
+
+def claimed(orderings: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Orderings as a table."""
+    yield row_of(["claim", "rows", "gain", "of each seed", "here it"])
+    yield row_of(["---"] * 5)
+    for claim in orderings:
+        rows = f"{claim['better']} over {claim['worse']}"
+        seeds = ", ".join("–" if value is None else f"{value:+.3f}" for value in claim["by seed"])
+        yield row_of([claim["claim"], rows, cell(claim["gain"]), seeds, verdict(claim["gain"])])
 
 
 def plain_mean(figure: Mapping[str, Any]) -> str:
