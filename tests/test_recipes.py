@@ -59,7 +59,13 @@ def test_null_switches_a_section_off_and_a_dotted_flag_switches_it_on():
     ("kind", "flags", "says"),
     [
         (TrainRecipe, ["--epoch", "1"], ["unknown field 'epoch'", "did you mean 'epochs'?"]),
-        (TrainRecipe, ["--optimizer.rate", "1"], ["unknown field 'optimizer.rate'"]),
+        (
+            TrainRecipe,
+            ["--optimizer.rate", "1"],
+            ["'optimizer.rate'; known fields: optimizer.learning_rate, optimizer.warm"],
+        ),
+        (TrainRecipe, ["--optimizer.warmups", "1"], ["did you mean 'optimizer.warmup'?"]),
+        (TrainRecipe, ["--learning_rate", "1"], ["did you mean 'optimizer.learning_rate'?"]),
         (TrainRecipe, ["--batch", "many"], ["batch: 'many' is not valid"]),
         (TrainRecipe, ["--method", "pray"], ["method: 'pray' is not valid", "sft"]),
         (TrainRecipe, ["--epochs", "nan"], ["epochs"]),

@@ -99,9 +99,12 @@ def describe(kind: type[BaseModel], fault: Any) -> str:
     place = [str(part) for part in fault["loc"]]
     name = ".".join(place) or "recipe"
     if fault["type"] == "extra_forbidden":
-        known = field_names(kind)
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known fields: {', '.join(known)}"
+        known, above = field_names(kind), name.removesuffix(place[-1])
+        beside = [other for other in known if other.startswith(above) and "." not in other.removeprefix(above)]
+        # Of a section's fields the last part alone is compared: the first ones are alike anyway.
+        ends = {other.removeprefix(above): other for other in (beside if above else known)}
+        close = [ends[end] for end in difflib.get_close_matches(place[-1], ends, n=1)]
+        hint = f"did you mean {close[0]!r}?" if close else f"known fields: {', '.join(beside)}"
         return f"unknown field {name!r}; {hint}"
     if fault["type"] == "missing":
         return f"{name!r} is missing; give `--{name} VALUE` or `{name}:` in the recipe"
