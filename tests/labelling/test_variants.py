@@ -68,6 +68,21 @@ def test_nearly_the_same_in_a_long_question():
     assert not alike(text, text.replace("the stairs", "stairs"), near=1)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "Don't you have any pain in the left knee when you have walked for 20 minutes?",
+        "Don’t you have any pain in the left knee when you have walked for 20 minutes?",
+        "Do you have no pain in the left knee when you have walked for 20 minutes?",
+        "Do you have any pain in the left knee when you have walked for 200 minutes?",
+    ],
+)
+def test_a_negation_or_another_number_makes_another_question_however_long_it_is(changed):
+    text = "Do you have any pain in the left knee when you have walked for 20 minutes?"
+    assert not alike(text, changed, near=0.95) and not alike(changed, text, near=0.95)
+    assert alike(changed, changed.replace("the left", "left"), near=0.95)
+
+
 @given(st.text())
 def test_quotation_marks_and_white_space_around_a_question_are_no_part_of_it(text):
     assert tidied(f' "{text}"\n') == tidied(text)

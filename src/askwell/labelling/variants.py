@@ -17,6 +17,7 @@ PREAMBLE = re.compile(
 )
 AROUND = re.compile(r"[\"“”]")
 WORD = re.compile(r"\w+")
+TURNS = re.compile(r"\d+|n't\b|\b(?:no|not|nor|never|none|nobody|nothing|without|cannot)\b")
 TERMS = re.compile(r"[,;/()]|\b(?:or|and|vs|versus|possible|possibly|probable|likely|suspected)\b", re.IGNORECASE)
 PLAIN = frozenset(
     ("a", "an", "the", "of", "in", "on", "to", "with", "due", "by", "from", "for", "at", "is", "was", "it")
@@ -67,11 +68,19 @@ def words_of(text: str) -> set[str]:
 
 
 def alike(one: str, other: str, *, near: float) -> bool:
-    """Whether two wordings are the same question, or nearly so: letters and figures alone count."""
+    """Whether two wordings are the same question, or nearly so: letters and figures alone count. Never where one has a
+    negation or a number that the other has not: "don't you" leads the person, and is two letters from "do you"."""
     first, second = (" ".join(WORD.findall(text.casefold())) for text in (one, other))
     if first == second:
         return True
-    if near == 1 or 2 * min(len(first), len(second)) < near * (len(first) + len(second)):
+    if near == 1 or turns(one) != turns(other):
+        return False
+    if 2 * min(len(first), len(second)) < near * (len(first) + len(second)):
         return False
     match = SequenceMatcher(None, first, second, autojunk=False)
     return match.quick_ratio() >= near and match.ratio() >= near
+
+
+def turns(text: str) -> list[str]:
+    """The negations and numbers of a text, which turn its sense, in the order of the alphabet."""
+    return sorted(TURNS.findall(text.casefold().replace("’", "'")))
