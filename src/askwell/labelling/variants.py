@@ -1,7 +1,8 @@
 """What can be wrong with a variant of a question before anyone judges it, and whether two of them are the same.
 
-Read off the words alone, without a model, so that a fault costs nothing: a variant that is no question, that comes with
-a preamble, that asks for more than the original did, or that gives away what it turned out to be.
+Read off the words alone, without a model, so that a fault costs nothing: a variant that is no question, that is a
+rewriter's refusal, that comes with a preamble, that asks for more than the original did, or that gives away what it
+turned out to be.
 """
 
 import re
@@ -15,6 +16,13 @@ PREAMBLE = re.compile(
     r"|corrupted|new|better|worse)\s+(?:question|version))\b[^?\n]{0,80}[:\n]|^\W*(?:question|rewrite|output|answer)\s*:",
     re.IGNORECASE,
 )
+REFUSAL = re.compile(
+    r"\b(?:as an ai|sorry,? but)\b"
+    r"|\b(?:i|we|i['’]m|i am) (?:can['’]t|cannot|won['’]t|will not|unable to|not able to) (?:\w+ ){0,2}"
+    r"(?:help|assist|comply|rewrite|reword|make|write|create|provide|produce|generate|do (?:that|this))\b",
+    re.IGNORECASE,
+)
+"""Of a text that asks nothing; a judge would rank it last, and so confirm that it is worse."""
 AROUND = re.compile(r"[\"“”]")
 WORD = re.compile(r"\w+")
 TURNS = re.compile(r"\d+|n't\b|\b(?:no|not|nor|never|none|nobody|nothing|without|cannot)\b")
@@ -39,6 +47,8 @@ def fault_of(
     was said before, or the original says it."""
     if not any(character.isalpha() for character in text):
         return "no question"
+    if "?" not in text and REFUSAL.search(text):
+        return "refusal"
     if PREAMBLE.search(text):
         return "preamble"
     if questions_in(text) > max(1, questions_in(original)) and not (origin == "corrupted" and attribute in MANY):
