@@ -13,6 +13,7 @@ from askwell.cli import main
 from askwell.clinic.roles import Roles
 from askwell.errors import EndpointError
 from askwell.labelling import synthesis
+from askwell.llm import client
 from askwell.llm.transport import InProcess
 from askwell.mock_endpoint import Faults, MockEndpoint
 from askwell.records import QuestionSet
@@ -169,6 +170,16 @@ def test_too_many_failures_stop_the_stage(threads, tmp_path):
     with pytest.raises(EndpointError, match="18 of 36 variants have no usable answer"):
         synthesize(threads, tmp_path / "sets", silent)
     assert not (tmp_path / "sets" / "manifest.json").exists()
+
+
+def test_a_repeated_run_asks_again_for_what_an_endpoint_did_not_answer(threads, tmp_path, monkeypatch):
+    monkeypatch.setattr(client, "backoff", lambda *_, **__: 0.0)
+    lost = Faults(always=lambda body: "error" if parts_of(body)[1] == "corrupt" else None)
+    with pytest.raises(EndpointError, match="18 of 36 variants have no usable answer"):
+        synthesize(threads, tmp_path / "sets", obedient, faults=lost)
+    counts, _, mock = synthesize(threads, tmp_path / "sets", obedient)
+    assert counts["confirmed"] == counts["preferences"] == 54
+    assert mock.ledger.paid == 3 * (6 + 6)  # what was not answered, and the verdicts on it
 
 
 def test_a_question_that_cannot_be_rewritten_is_unscored_as_a_whole(threads, tmp_path):

@@ -103,7 +103,7 @@ def plan(recipe: SynthesizeRecipe) -> dict[str, object]:
 def run(recipe: SynthesizeRecipe, run: runs.Run, transport: Transport | None = None) -> dict[str, object]:
     """Make every question set; returns counts of questions by state, of candidates and preferences."""
     whole = planned(recipe)
-    spool = stage.Spool(run.path / "spool.jsonl")
+    spool = stage.Spool(run.path / "spool.jsonl", again=lacking)
     paths = dict.fromkeys(store_of(endpoint, recipe.output) for endpoint in endpoints_of(recipe))
     stores = {path: Store(path) for path in paths}
     try:
@@ -197,6 +197,14 @@ def survivable(failed: Failed) -> str:
     if failed.kind == "over_budget":
         raise failed
     return failed.kind
+
+
+def lacking(value: Any) -> bool:
+    """Whether some variant or verdict of a question did not come about. A run that goes on makes such a question again:
+    what was answered is stored, so that only the rest is asked."""
+    made = Made.model_validate(value)
+    parts = [*(each for found in made.made.values() for each in found.values()), *filter(None, made.verdicts.values())]
+    return any(part.failure for part in parts)
 
 
 def check(spool: stage.Spool, recipe: SynthesizeRecipe) -> None:

@@ -38,9 +38,12 @@ class Outcome(NamedTuple):
 
 
 class Spool:
-    """Outcomes by the number of their item, on disk as they come; a torn last line is cut off."""
+    """Outcomes by the number of their item, on disk as they come; a torn last line is cut off.
 
-    def __init__(self, path: Path) -> None:
+    What failed before is tried again, and of what is `ok` that of which `again` says so by its value.
+    """
+
+    def __init__(self, path: Path, again: Callable[[Any], bool] | None = None) -> None:
         self.path = path
         self._places = array("q")
         self.states: Counter[str] = Counter()
@@ -51,8 +54,8 @@ class Spool:
             if not line.endswith(b"\n"):
                 break
             place, end = end, end + len(line)
-            ordinal, state, _ = line.split(b"\t", 2)
-            if state == b"ok":  # what failed is tried again
+            ordinal, state, value = line.split(b"\t", 2)
+            if state == b"ok" and not (again and again(json.loads(value))):
                 self._note(int(ordinal), "ok", place)
         self._file.truncate(end)
         self._end = end
