@@ -96,6 +96,8 @@ def test_every_question_becomes_thirteen_wordings_and_eighteen_preferences(threa
     report = json.loads((tmp_path / "sets" / "report.json").read_text())
     cell = report["kept"]["clarity"]["E-O"]
     assert (cell["value"], cell["scored"], cell["unscored"], report["with history"]) == (1.0, 3, 0, 1)
+    samples = {split: 18 * sum(record.split == split for record in sets) for split in ("train", "dev", "test")}
+    assert cell["kept"]["value"] == 1.0 and report["samples"]["all"] == samples and sum(samples.values()) == 54
     assert report["drift"]["focus"]["E-O"]["value"] == 2.0  # ", plus focus" has two words
     prompts = report["prompts"]
     assert prompts["requests"] == 57 and prompts["repeated"] > 0.9 > prompts["repeated behind the first part"] > 0
@@ -136,6 +138,11 @@ def test_a_variant_that_went_the_other_way_is_caught_and_a_tie_is_no_verdict(thr
     kept = {preference.attribute for preference in sets[0].preferences if preference.kept}
     assert kept == {*attributes.ALFA} - {"focus", "clarity"}
     assert len(sets[0].preferences) == 18  # unfiltered data are all there
+    report = json.loads((tmp_path / "sets" / "report.json").read_text())
+    tied, pooled = report["kept"]["clarity"]["E-O"], report["kept"]["all"]["E-O"]
+    assert (tied["value"], tied["kept"]["value"]) == (None, 0.0)  # as in the paper, of all pairs
+    assert (pooled["value"], pooled["kept"]["value"]) == (4 / 5, 4 / 6)
+    assert sum(report["samples"]["all"].values()) == 36 and sum(report["samples"]["clarity"].values()) == 0
 
 
 def test_failures_are_unscored_by_reason_and_leave_the_rest_as_it_is(threads, tmp_path):

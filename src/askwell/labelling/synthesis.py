@@ -79,6 +79,12 @@ def endpoints_of(recipe: SynthesizeRecipe) -> list[Endpoint]:
     return [recipe.endpoint] if recipe.judge is None else [recipe.endpoint, recipe.judge]
 
 
+def judged_apart(recipe: SynthesizeRecipe) -> bool:
+    """Whether the judge is another model than the rewriter's, which reads each post for itself."""
+    served = {(endpoint.base_url, endpoint.model) for endpoint in endpoints_of(recipe)}
+    return len(served) > 1
+
+
 def plan(recipe: SynthesizeRecipe) -> dict[str, object]:
     """Calls, tokens and money that the stage will take: the question as it was asked stands in for its variants."""
     inputs(recipe)
@@ -109,7 +115,7 @@ def run(recipe: SynthesizeRecipe, run: runs.Run, transport: Transport | None = N
     try:
         states, accounts = asyncio.run(synthesized(whole, stores, spool, transport))
         check(spool, recipe)
-        tally = tables.Tally(tuple(each.name for each in whole.attributes))
+        tally = tables.Tally(tuple(each.name for each in whole.attributes), apart=judged_apart(recipe))
         unscored: list[Unscored] = []
         written = jsonl.write(run.records, question_sets(answered(recipe, spool), whole, tally, unscored))
         jsonl.write(run.path / "unscored.jsonl", unscored)
