@@ -179,6 +179,16 @@ def test_too_many_failures_stop_the_stage(threads, tmp_path):
     assert not (tmp_path / "sets" / "manifest.json").exists()
 
 
+def test_the_error_says_whose_answers_failed_how_to_go_on_and_where_they_stand(threads, tmp_path):
+    def mute(body):
+        return "I cannot say." if parts_of(body)[1] == "rank" else obedient(body)
+
+    judge = {"model": "judge", "max_unscored": 0.1}
+    with pytest.raises(EndpointError, match=r"18 of 18 verdicts .* above --judge\.max_unscored 10%.*in spool\.jsonl"):
+        synthesize(threads, tmp_path / "sets", mute, judge=judge)
+    assert (tmp_path / "sets" / "spool.jsonl").read_text().count("I cannot say.") == 18
+
+
 def test_a_repeated_run_asks_again_for_what_an_endpoint_did_not_answer(threads, tmp_path, monkeypatch):
     monkeypatch.setattr(client, "backoff", lambda *_, **__: 0.0)
     lost = Faults(always=lambda body: "error" if parts_of(body)[1] == "corrupt" else None)

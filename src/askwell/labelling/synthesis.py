@@ -173,7 +173,7 @@ async def made(thread: Thread, whole: Plan, rewriter: Client, judge: Client) -> 
             messages = varying(thread, original, attribute, origin, whole)
             answer = await structured.ask(rewriter, messages, Rewritten, role="vary")
         except Failed as failed:
-            return Variant(failure=survivable(failed))
+            return Variant(failure=survivable(failed), said=failed.text)
         return Variant(text=variants.tidied(answer.question))
 
     async def rank(attribute: Attribute, found: Mapping[Varied, Variant]) -> Verdict | None:
@@ -183,7 +183,7 @@ async def made(thread: Thread, whole: Plan, rewriter: Client, judge: Client) -> 
         try:
             return verdict_of(await structured.ask(judge, messages, Ranking, role="rank"), order)
         except Failed as failed:
-            return Verdict(order=order, failure=survivable(failed))
+            return Verdict(order=order, failure=survivable(failed), reason=failed.text)
 
     async def along(attribute: Attribute) -> tuple[dict[Varied, Variant], Verdict | None]:
         found = dict(zip(VARIED, await asyncio.gather(*(vary(attribute, origin) for origin in VARIED)), strict=True))
@@ -222,7 +222,8 @@ def check(spool: stage.Spool, recipe: SynthesizeRecipe) -> None:
             parts["variants"].update(each.failure or "ok" for found in made.made.values() for each in found.values())
             parts["verdicts"].update(each.failure or "ok" for each in made.verdicts.values() if each)
     stage.check_share(parts["variants"], recipe.endpoint.max_unscored, "variants", final=True)
-    stage.check_share(parts["verdicts"], (recipe.judge or recipe.endpoint).max_unscored, "verdicts", final=True)
+    name, judge = ("endpoint", recipe.endpoint) if recipe.judge is None else ("judge", recipe.judge)
+    stage.check_share(parts["verdicts"], judge.max_unscored, "verdicts", final=True, endpoint=name)
 
 
 def threads(recipe: SynthesizeRecipe) -> Iterator[Thread]:

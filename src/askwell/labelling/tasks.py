@@ -34,10 +34,11 @@ class Rewritten(BaseModel):
 
 
 class Variant(BaseModel):
-    """One of a question's variants: its text, or why there is none."""
+    """One of a question's variants: its text, or why there is none and what was `said` in its place."""
 
     text: str | None = None
     failure: str | None = None
+    said: str = ""
 
 
 class Made(BaseModel):

@@ -142,9 +142,9 @@ async def each(
     return dict(sorted(states.items()))
 
 
-def check_share(states: Counter[str], most: float, noun: str, *, final: bool) -> None:
+def check_share(states: Counter[str], most: float, noun: str, *, final: bool, endpoint: str = "endpoint") -> None:
     """Raise EndpointError where more than `most` of the items have no usable answer: at the end by their share, before
-    it by the lower end of its interval (Wilson, one-sided 99 %)."""
+    it by the lower end of its interval (Wilson, one-sided 99 %). `endpoint` is what the recipe calls it."""
     failed = states.total() - states["ok"] - states["over_budget"]
     if not failed or failed + states["ok"] < (1 if final else 20):
         return
@@ -154,7 +154,7 @@ def check_share(states: Counter[str], most: float, noun: str, *, final: bool) ->
         return
     kinds = ", ".join(f"{kind} ({times})" for kind, times in states.most_common() if kind not in ("ok", "over_budget"))
     raise EndpointError(
-        f"{failed} of {count} {noun} have no usable answer ({share:.0%}), above --endpoint.max_unscored {most:.0%}: "
+        f"{failed} of {count} {noun} have no usable answer ({share:.0%}), above --{endpoint}.max_unscored {most:.0%}: "
         f"{kinds}; read them in spool.jsonl of the run directory, and mend the prompt, the model or its max_tokens"
     )
 
