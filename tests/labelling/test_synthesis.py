@@ -52,6 +52,7 @@ def threads(tmp_path):
         for post, qid, text, question, outcome, history in POSTS:
             said = [{"question": asked, "patient_answer": answer} for asked, answer in history]
             line = {"qid": qid, "id_post": post, "post": text, "question": question, "final_diagnosis": outcome}
+            line["conclusion"] = None if outcome else "A sleep diary showed that it was the coffee."
             file.write(json.dumps({**line, "prev_additional_contexts": said}) + "\n")
     source = ["--source", "askdocs", "--input", str(tmp_path / "threads.jsonl")]
     assert main(["ingest", *source, "--output", str(tmp_path / "threads")]) == 0
@@ -217,16 +218,19 @@ def test_the_outcome_is_shown_to_the_enhancing_rewriter_on_request_alone(threads
         def leaky(body):
             bodies.append(body)
             _, task, attribute = parts_of(body)
-            if task == "enhance_knowing" and attribute == "focus":
+            if task == "enhance_knowing" and attribute == "focus" and parts_of(body)[0][2] == "otitis externa":
                 return json.dumps({"question": "Is it otitis externa, plus focus?"})
+            if task.startswith("enhance") and attribute == "clarity" and "coffee" in body["messages"][1]["content"]:
+                return json.dumps({"question": "Would a sleep diary help, plus clarity?"})
             return obedient(body)
 
         _, sets, _ = synthesize(threads, output, leaky, **fields)
         told = {parts_of(body)[1] for body in bodies if "otitis" in body["messages"][1]["content"]}
-        return told, sets[0]
+        return told, sets[0], words(sets[2])["clarity", "E-C"]
 
-    assert seen(tmp_path / "blind")[0] == set()
-    told, record = seen(tmp_path / "knowing", outcome=True)
+    assert seen(tmp_path / "blind")[::2] == (set(), True)
+    told, record, concluded = seen(tmp_path / "knowing", outcome=True)
+    assert concluded == "gives the outcome away"
     assert told == {"enhance_knowing"}
     assert words(record)["focus", "E-C"] == "gives the outcome away" and words(record)["focus", "O-C"] is True
 

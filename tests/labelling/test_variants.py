@@ -54,6 +54,18 @@ def test_what_was_said_before_gives_nothing_away():
     assert not gives_away("What of it?", "of the, or possibly", [])
 
 
+def test_a_conclusion_is_given_away_by_its_phrases():
+    said = "The palliative care team was asked; she has a stone and was told to rest."
+
+    def fault(text, origin="enhanced", known=()):
+        return fault_of(text, ORIGINAL, origin=origin, attribute="clarity", conclusion=said, known=known)
+
+    assert fault("Has she seen palliative care?") == "gives the outcome away"
+    assert fault("Does she care for rest, and was she told of a stone?") is None  # anyone's words
+    assert fault("Has she seen palliative care?", origin="corrupted") is None
+    assert fault("Has she seen palliative care?", known=["I work in palliative care."]) is None
+
+
 @pytest.mark.parametrize(
     ("other", "same"),
     [

@@ -148,9 +148,17 @@ def ranking(
 
 
 def fault_of(thread: Thread, original: str, attribute: str, origin: str, text: str, whole: Plan) -> str | None:
-    """What is wrong with a variant; whether it gives the outcome away is looked at whoever was shown it."""
-    known = (message.content for message in context_of(thread, whole))
-    return variants.fault_of(text, original, origin=origin, attribute=attribute, outcome=thread.outcome, known=known)
+    """What is wrong with a variant. Whether it names the outcome is looked at whoever was shown it, whether it takes a
+    phrase from the conclusion where the rewriter was: else it found it for itself."""
+    return variants.fault_of(
+        text,
+        original,
+        origin=origin,
+        attribute=attribute,
+        outcome=thread.outcome,
+        conclusion=thread.conclusion if whole.recipe.outcome else None,
+        known=[message.content for message in context_of(thread, whole)],
+    )
 
 
 def requests_of(thread: Thread, made: Made, whole: Plan) -> Iterator[Request]:

@@ -5,6 +5,7 @@ rewriter's refusal, that comes with a preamble, that asks for more than the orig
 turned out to be.
 """
 
+import itertools
 import re
 from collections.abc import Iterable
 from difflib import SequenceMatcher
@@ -30,6 +31,9 @@ TERMS = re.compile(r"[,;/()]|\b(?:or|and|vs|versus|possible|possibly|probable|li
 PLAIN = frozenset(
     ("a", "an", "the", "of", "in", "on", "to", "with", "due", "by", "from", "for", "at", "is", "was", "it")
 )
+COMMON = frozenset(
+    ("that", "this", "than", "with", "have", "your", "about", "from", "been", "them", "they", "first", "less", "more")
+)
 
 
 def tidied(text: str) -> str:
@@ -41,10 +45,17 @@ def tidied(text: str) -> str:
 
 
 def fault_of(
-    text: str, original: str, *, origin: str, attribute: str, outcome: str | None = None, known: Iterable[str] = ()
+    text: str,
+    original: str,
+    *,
+    origin: str,
+    attribute: str,
+    outcome: str | None = None,
+    conclusion: str | None = None,
+    known: Iterable[str] = (),
 ) -> str | None:
-    """What is wrong with a variant, None if nothing. `outcome` is what may not be given away, unless `known`, all that
-    was said before, or the original says it."""
+    """What is wrong with a variant, None if nothing. `outcome` and `conclusion` are what may not be given away, unless
+    `known`, all that was said before, or the original says it."""
     if not any(character.isalpha() for character in text):
         return "no question"
     if "?" not in text and REFUSAL.search(text):
@@ -53,8 +64,10 @@ def fault_of(
         return "preamble"
     if questions_in(text) > max(1, questions_in(original)) and not (origin == "corrupted" and attribute in MANY):
         return "more than one question"
-    if origin == "enhanced" and outcome and gives_away(text, outcome, [*known, original]):
-        return "gives the outcome away"
+    if origin == "enhanced":
+        before = [*known, original]
+        if gives_away(text, outcome or "", before) or repeats(text, conclusion or "", before):
+            return "gives the outcome away"
     return None
 
 
@@ -71,10 +84,26 @@ def gives_away(text: str, outcome: str, known: Iterable[str]) -> bool:
     return any(term <= said and not term <= before for term in terms if term)
 
 
+def repeats(text: str, conclusion: str, known: Iterable[str]) -> bool:
+    """Whether a text takes a phrase from a conclusion that was not known before. A conclusion is prose, whose words by
+    themselves are anyone's."""
+    return bool((phrases(text) & phrases(conclusion)).difference(*map(phrases, known)))
+
+
+def phrases(text: str) -> set[tuple[str, str]]:
+    """What two words next to each other say, common and short ones aside."""
+    words = [singular(word) for word in WORD.findall(text.lower())]
+    return {pair for pair in itertools.pairwise(words) if min(map(len, pair)) > 3 and COMMON.isdisjoint(pair)}
+
+
 def words_of(text: str) -> set[str]:
     """The words of a text, without the s of most plurals."""
-    words = WORD.findall(text.lower())
-    return {word[:-1] if len(word) > 4 and word.endswith("s") and not word.endswith("ss") else word for word in words}
+    return set(map(singular, WORD.findall(text.lower())))
+
+
+def singular(word: str) -> str:
+    """A word without the s of most plurals."""
+    return word[:-1] if len(word) > 4 and word.endswith("s") and not word.endswith("ss") else word
 
 
 def alike(one: str, other: str, *, near: float) -> bool:
