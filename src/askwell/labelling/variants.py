@@ -1,8 +1,8 @@
 """What can be wrong with a variant of a question before anyone judges it, and whether two of them are the same.
 
 Read off the words alone, without a model, so that a fault costs nothing: a variant that is no question, that is a
-rewriter's refusal, that comes with a preamble, that asks for more than the original did, or that gives away what it
-turned out to be.
+rewriter's refusal, that comes with a preamble or a remark, that asks for more than the original did, or that gives away
+what it turned out to be.
 """
 
 import itertools
@@ -14,9 +14,18 @@ MANY = ("focus", "overall")
 """Attributes in which a worse question may ask for several things."""
 PREAMBLE = re.compile(
     r"^\W*(?:sure|certainly|of course|okay|here(?:'s| is| are)|below is|(?:the )?(?:rewritten|revised|enhanced|improved"
-    r"|corrupted|new|better|worse)\s+(?:question|version))\b[^?\n]{0,80}[:\n]|^\W*(?:question|rewrite|output|answer)\s*:",
+    r"|corrupted|new|better|worse)\s+(?:question|version))\b[^?\n]{0,80}[:\n]|^\W*(?:question|rewrite|output|answer)\s*:"
+    r"|^\W*(?:sure|certainly|absolutely|of course)!|^\W*(?:rewritten|revised|enhanced|improved|corrupted)\W*:"
+    r"|^\W*(?:(?:a|the|an) )?(?:more|less) \w+ (?:question|version)\b[^?\n]{0,20}:",
     re.IGNORECASE,
 )
+REMARK = re.compile(
+    r"\n\W*(?:note|explanation|rationale|reason(?:ing)?|changes?)\b[^\n?]{0,30}:"
+    r"|\bi(?:['’]ve| have)? (?:made (?:it|the question)|reworded|rewrote"
+    r"|(?:removed|added|replaced|changed) the (?:question|wording|time|place|amount|term|word|phrase))",
+    re.IGNORECASE,
+)
+"""A rewriter's account of the change, which would tell a judge what to say."""
 REFUSAL = re.compile(
     r"\b(?:as an ai|sorry,? but)\b"
     r"|\b(?:i|we|i['’]m|i am) (?:can['’]t|cannot|won['’]t|will not|unable to|not able to) (?:\w+ ){0,2}"
@@ -62,6 +71,8 @@ def fault_of(
         return "refusal"
     if PREAMBLE.search(text):
         return "preamble"
+    if REMARK.search(text):
+        return "remark"
     if questions_in(text) > max(1, questions_in(original)) and not (origin == "corrupted" and attribute in MANY):
         return "more than one question"
     if origin == "enhanced":
