@@ -243,6 +243,17 @@ def test_profiles_stand_before_all_that_was_said(threads, tmp_path):
     assert sets[2].context[0].role == "user" and len(sets[0].preferences) == 3
 
 
+@pytest.mark.parametrize(
+    ("groups", "says"), [(["p1", "p1"], "group 'p1' has two profiles"), (["P1"], "no profile is of a group of")]
+)
+def test_profiles_that_cannot_be_meant_are_refused(threads, tmp_path, capsys, groups, says):
+    lines = [json.dumps({"group": group, "profile": "Sings."}) for group in groups]
+    (tmp_path / "profiles.jsonl").write_text("\n".join(lines) + "\n")
+    flags = ["--endpoint.model", "m", "--profiles", str(tmp_path / "profiles.jsonl"), "--dry-run"]
+    assert main(["synthesize", "--input", str(threads), "--output", str(tmp_path / "sets"), *flags]) == 2
+    assert says in capsys.readouterr().err
+
+
 def test_rewriter_and_judge_may_be_different_endpoints(threads, tmp_path):
     rewriter, judge = MockEndpoint(obedient), MockEndpoint(obedient)
     with served(rewriter) as here, served(judge) as there:

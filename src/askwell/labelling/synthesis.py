@@ -69,7 +69,11 @@ def inputs(recipe: SynthesizeRecipe) -> list[Path]:
         permit(endpoint, redacted=redacted, what=recipe.input)
         places += endpoints.inputs(endpoint)
     if recipe.profiles is not None:
-        profiles_of(recipe.profiles)
+        known = profiles_of(recipe.profiles)
+        if not any(thread.group in known for thread in threads(recipe)):
+            raise DataError(
+                f"{recipe.profiles}: no profile is of a group of {recipe.input}; name groups as its records.jsonl does"
+            )
         places.append(recipe.profiles)
     return places
 

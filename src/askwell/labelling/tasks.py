@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from askwell import attributes, jsonl
 from askwell.attributes import Attribute
+from askwell.errors import DataError
 from askwell.labelling import variants
 from askwell.labelling.verification import ORIGINS, Ranking, Verdict, shown
 from askwell.llm import prompts
@@ -73,8 +74,13 @@ def planned(recipe: SynthesizeRecipe) -> Plan:
 
 
 def profiles_of(path: Path) -> dict[str, str]:
-    """Profiles by group."""
-    return {person.group: person.profile for person in jsonl.read(path, Person)}
+    """Profiles by group. Raises DataError where a group has two."""
+    found: dict[str, str] = {}
+    for person in jsonl.read(path, Person):
+        if person.group in found:
+            raise DataError(f"{path}: group {person.group!r} has two profiles; write one line for each group")
+        found[person.group] = person.profile
+    return found
 
 
 def described(attribute: Attribute) -> str:
