@@ -44,6 +44,14 @@ def test_what_is_no_attribute_is_refused(tmp_path, text):
         attributes.load(tmp_path / "a.toml")
 
 
+def test_no_attribute_is_called_all_which_is_all_of_them_in_reports(tmp_path):
+    (tmp_path / "all.toml").write_text(
+        attributes.written(attributes.load("clarity").model_copy(update={"name": "all"}))
+    )
+    with pytest.raises(DataError, match="'name' is 'all'; it must be a word in lower case other than \"all\""):
+        attributes.load(tmp_path / "all.toml")
+
+
 def test_an_unknown_name_is_refused_with_those_that_exist():
     with pytest.raises(DataError, match=r"'clarety'.*known attributes: accuracy, answerability"):
         attributes.load("clarety")

@@ -3,7 +3,7 @@
 The six of ALFA, section 3 (clarity, focus, answerability; accuracy, relevance, avoid_bias), `overall` for its coarse
 baseline, and `personal_interest` (is the question about what this person cares for, given a profile). A file holds
 
-    name        short and lower case: what recipes, records and reports call it
+    name        short and lower case: what recipes, records and reports call it, where `all` is all of them
     title       what a reader calls it
     group       attributes that belong together: general, clinical, coarse, personal, or one's own
     definition  what it means, in a few sentences
@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from askwell.errors import DataError
 from askwell.texts import TEXTS
@@ -31,10 +31,18 @@ else:  # pragma: no cover
 FOLDER = TEXTS / "attributes"
 ALFA = ("clarity", "focus", "answerability", "accuracy", "relevance", "avoid_bias")
 """The six of the paper, the general ones first."""
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+def _not_all(name: str) -> str:
+    if name == "all":
+        raise ValueError("reports call all attributes together so")
+    return name
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$"), AfterValidator(_not_all)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 WANTED = {
-    "name": 'a word in lower case, e.g. name = "clarity"',
+    "name": 'a word in lower case other than "all", e.g. name = "clarity"',
     "title": 'what a reader calls it, e.g. title = "Clarity"',
     "group": 'which attributes it belongs to, e.g. group = "general"',
     "definition": "what it means for a question, in a few sentences",

@@ -13,6 +13,7 @@ from askwell.cli import main
 from askwell.clinic.roles import Roles
 from askwell.errors import EndpointError
 from askwell.labelling import synthesis
+from askwell.llm import client
 from askwell.llm.transport import InProcess
 from askwell.mock_endpoint import Faults, MockEndpoint
 from askwell.records import QuestionSet
@@ -51,6 +52,7 @@ def threads(tmp_path):
         for post, qid, text, question, outcome, history in POSTS:
             said = [{"question": asked, "patient_answer": answer} for asked, answer in history]
             line = {"qid": qid, "id_post": post, "post": text, "question": question, "final_diagnosis": outcome}
+            line["conclusion"] = None if outcome else "A sleep diary showed that it was the coffee."
             file.write(json.dumps({**line, "prev_additional_contexts": said}) + "\n")
     source = ["--source", "askdocs", "--input", str(tmp_path / "threads.jsonl")]
     assert main(["ingest", *source, "--output", str(tmp_path / "threads")]) == 0
@@ -95,6 +97,8 @@ def test_every_question_becomes_thirteen_wordings_and_eighteen_preferences(threa
     report = json.loads((tmp_path / "sets" / "report.json").read_text())
     cell = report["kept"]["clarity"]["E-O"]
     assert (cell["value"], cell["scored"], cell["unscored"], report["with history"]) == (1.0, 3, 0, 1)
+    samples = {split: 18 * sum(record.split == split for record in sets) for split in ("train", "dev", "test")}
+    assert cell["kept"]["value"] == 1.0 and report["samples"]["all"] == samples and sum(samples.values()) == 54
     assert report["drift"]["focus"]["E-O"]["value"] == 2.0  # ", plus focus" has two words
     prompts = report["prompts"]
     assert prompts["requests"] == 57 and prompts["repeated"] > 0.9 > prompts["repeated behind the first part"] > 0
@@ -135,6 +139,11 @@ def test_a_variant_that_went_the_other_way_is_caught_and_a_tie_is_no_verdict(thr
     kept = {preference.attribute for preference in sets[0].preferences if preference.kept}
     assert kept == {*attributes.ALFA} - {"focus", "clarity"}
     assert len(sets[0].preferences) == 18  # unfiltered data are all there
+    report = json.loads((tmp_path / "sets" / "report.json").read_text())
+    tied, pooled = report["kept"]["clarity"]["E-O"], report["kept"]["all"]["E-O"]
+    assert (tied["value"], tied["kept"]["value"]) == (None, 0.0)  # as in the paper, of all pairs
+    assert (pooled["value"], pooled["kept"]["value"]) == (4 / 5, 4 / 6)
+    assert sum(report["samples"]["all"].values()) == 36 and sum(report["samples"]["clarity"].values()) == 0
 
 
 def test_failures_are_unscored_by_reason_and_leave_the_rest_as_it_is(threads, tmp_path):
@@ -171,6 +180,26 @@ def test_too_many_failures_stop_the_stage(threads, tmp_path):
     assert not (tmp_path / "sets" / "manifest.json").exists()
 
 
+def test_the_error_says_whose_answers_failed_how_to_go_on_and_where_they_stand(threads, tmp_path):
+    def mute(body):
+        return "I cannot say." if parts_of(body)[1] == "rank" else obedient(body)
+
+    judge = {"model": "judge", "max_unscored": 0.1}
+    with pytest.raises(EndpointError, match=r"18 of 18 verdicts .* above --judge\.max_unscored 10%.*in spool\.jsonl"):
+        synthesize(threads, tmp_path / "sets", mute, judge=judge)
+    assert (tmp_path / "sets" / "spool.jsonl").read_text().count("I cannot say.") == 18
+
+
+def test_a_repeated_run_asks_again_for_what_an_endpoint_did_not_answer(threads, tmp_path, monkeypatch):
+    monkeypatch.setattr(client, "backoff", lambda *_, **__: 0.0)
+    lost = Faults(always=lambda body: "error" if parts_of(body)[1] == "corrupt" else None)
+    with pytest.raises(EndpointError, match="18 of 36 variants have no usable answer"):
+        synthesize(threads, tmp_path / "sets", obedient, faults=lost)
+    counts, _, mock = synthesize(threads, tmp_path / "sets", obedient)
+    assert counts["confirmed"] == counts["preferences"] == 54
+    assert mock.ledger.paid == 3 * (6 + 6)  # what was not answered, and the verdicts on it
+
+
 def test_a_question_that_cannot_be_rewritten_is_unscored_as_a_whole(threads, tmp_path):
     def lame(body):
         parts, task, _ = parts_of(body)
@@ -189,16 +218,19 @@ def test_the_outcome_is_shown_to_the_enhancing_rewriter_on_request_alone(threads
         def leaky(body):
             bodies.append(body)
             _, task, attribute = parts_of(body)
-            if task == "enhance_knowing" and attribute == "focus":
+            if task == "enhance_knowing" and attribute == "focus" and parts_of(body)[0][2] == "otitis externa":
                 return json.dumps({"question": "Is it otitis externa, plus focus?"})
+            if task.startswith("enhance") and attribute == "clarity" and "coffee" in body["messages"][1]["content"]:
+                return json.dumps({"question": "Would a sleep diary help, plus clarity?"})
             return obedient(body)
 
         _, sets, _ = synthesize(threads, output, leaky, **fields)
         told = {parts_of(body)[1] for body in bodies if "otitis" in body["messages"][1]["content"]}
-        return told, sets[0]
+        return told, sets[0], words(sets[2])["clarity", "E-C"]
 
-    assert seen(tmp_path / "blind")[0] == set()
-    told, record = seen(tmp_path / "knowing", outcome=True)
+    assert seen(tmp_path / "blind")[::2] == (set(), True)
+    told, record, concluded = seen(tmp_path / "knowing", outcome=True)
+    assert concluded == "gives the outcome away"
     assert told == {"enhance_knowing"}
     assert words(record)["focus", "E-C"] == "gives the outcome away" and words(record)["focus", "O-C"] is True
 
@@ -209,6 +241,17 @@ def test_profiles_stand_before_all_that_was_said(threads, tmp_path):
     _, sets, _ = synthesize(threads, tmp_path / "sets", obedient, **fields)
     assert (sets[0].context[0].role, sets[0].context[0].content) == ("system", "Sings in a choir.")
     assert sets[2].context[0].role == "user" and len(sets[0].preferences) == 3
+
+
+@pytest.mark.parametrize(
+    ("groups", "says"), [(["p1", "p1"], "group 'p1' has two profiles"), (["P1"], "no profile is of a group of")]
+)
+def test_profiles_that_cannot_be_meant_are_refused(threads, tmp_path, capsys, groups, says):
+    lines = [json.dumps({"group": group, "profile": "Sings."}) for group in groups]
+    (tmp_path / "profiles.jsonl").write_text("\n".join(lines) + "\n")
+    flags = ["--endpoint.model", "m", "--profiles", str(tmp_path / "profiles.jsonl"), "--dry-run"]
+    assert main(["synthesize", "--input", str(threads), "--output", str(tmp_path / "sets"), *flags]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_rewriter_and_judge_may_be_different_endpoints(threads, tmp_path):

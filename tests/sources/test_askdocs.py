@@ -282,6 +282,11 @@ def test_a_draw_depends_on_the_seed_and_on_no_order_and_a_larger_one_holds_it():
     assert chosen < {one.id for one in evenly(held, 90, seed=0)}
 
 
+def test_where_groups_are_of_a_size_the_order_does_not_say_which_gets_the_odd_one():
+    held = [thread(number, expert=number % 2 == 0) for number in range(10)]
+    assert {one.id for one in evenly(held, 5, seed=0)} == {one.id for one in evenly(held[::-1], 5, seed=0)}
+
+
 def test_for_test_only_questions_of_concluded_threads_are_drawn():
     held = [
         thread(number, split=split, conclusion=conclusion)

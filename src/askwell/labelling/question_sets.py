@@ -42,7 +42,7 @@ def question_sets(
         if thread.group != group:
             tally.asked(asked)
             group, asked = thread.group, []
-        asked += [request.messages for request in requests_of(thread, made, whole)]
+        asked += requests_of(thread, made, whole)
         record = question_set(thread, made, whole)
         failures = {name: {origin: it.failure for origin, it in found.items()} for name, found in made.made.items()}
         tally.add(record, failures)

@@ -69,7 +69,11 @@ def inputs(recipe: SynthesizeRecipe) -> list[Path]:
         permit(endpoint, redacted=redacted, what=recipe.input)
         places += endpoints.inputs(endpoint)
     if recipe.profiles is not None:
-        profiles_of(recipe.profiles)
+        known = profiles_of(recipe.profiles)
+        if not any(thread.group in known for thread in threads(recipe)):
+            raise DataError(
+                f"{recipe.profiles}: no profile is of a group of {recipe.input}; name groups as its records.jsonl does"
+            )
         places.append(recipe.profiles)
     return places
 
@@ -77,6 +81,12 @@ def inputs(recipe: SynthesizeRecipe) -> list[Path]:
 def endpoints_of(recipe: SynthesizeRecipe) -> list[Endpoint]:
     """The rewriter's endpoint, and the judge's where that is another."""
     return [recipe.endpoint] if recipe.judge is None else [recipe.endpoint, recipe.judge]
+
+
+def judged_apart(recipe: SynthesizeRecipe) -> bool:
+    """Whether the judge is another model than the rewriter's, which reads each post for itself."""
+    served = {(endpoint.base_url, endpoint.model) for endpoint in endpoints_of(recipe)}
+    return len(served) > 1
 
 
 def plan(recipe: SynthesizeRecipe) -> dict[str, object]:
@@ -103,13 +113,13 @@ def plan(recipe: SynthesizeRecipe) -> dict[str, object]:
 def run(recipe: SynthesizeRecipe, run: runs.Run, transport: Transport | None = None) -> dict[str, object]:
     """Make every question set; returns counts of questions by state, of candidates and preferences."""
     whole = planned(recipe)
-    spool = stage.Spool(run.path / "spool.jsonl")
+    spool = stage.Spool(run.path / "spool.jsonl", again=lacking)
     paths = dict.fromkeys(store_of(endpoint, recipe.output) for endpoint in endpoints_of(recipe))
     stores = {path: Store(path) for path in paths}
     try:
         states, accounts = asyncio.run(synthesized(whole, stores, spool, transport))
         check(spool, recipe)
-        tally = tables.Tally(tuple(each.name for each in whole.attributes))
+        tally = tables.Tally(tuple(each.name for each in whole.attributes), apart=judged_apart(recipe))
         unscored: list[Unscored] = []
         written = jsonl.write(run.records, question_sets(answered(recipe, spool), whole, tally, unscored))
         jsonl.write(run.path / "unscored.jsonl", unscored)
@@ -167,7 +177,7 @@ async def made(thread: Thread, whole: Plan, rewriter: Client, judge: Client) -> 
             messages = varying(thread, original, attribute, origin, whole)
             answer = await structured.ask(rewriter, messages, Rewritten, role="vary")
         except Failed as failed:
-            return Variant(failure=survivable(failed))
+            return Variant(failure=survivable(failed), said=failed.text)
         return Variant(text=variants.tidied(answer.question))
 
     async def rank(attribute: Attribute, found: Mapping[Varied, Variant]) -> Verdict | None:
@@ -177,7 +187,7 @@ async def made(thread: Thread, whole: Plan, rewriter: Client, judge: Client) -> 
         try:
             return verdict_of(await structured.ask(judge, messages, Ranking, role="rank"), order)
         except Failed as failed:
-            return Verdict(order=order, failure=survivable(failed))
+            return Verdict(order=order, failure=survivable(failed), reason=failed.text)
 
     async def along(attribute: Attribute) -> tuple[dict[Varied, Variant], Verdict | None]:
         found = dict(zip(VARIED, await asyncio.gather(*(vary(attribute, origin) for origin in VARIED)), strict=True))
@@ -199,6 +209,14 @@ def survivable(failed: Failed) -> str:
     return failed.kind
 
 
+def lacking(value: Any) -> bool:
+    """Whether some variant or verdict of a question did not come about. A run that goes on makes such a question again:
+    what was answered is stored, so that only the rest is asked."""
+    made = Made.model_validate(value)
+    parts = [*(each for found in made.made.values() for each in found.values()), *filter(None, made.verdicts.values())]
+    return any(part.failure for part in parts)
+
+
 def check(spool: stage.Spool, recipe: SynthesizeRecipe) -> None:
     """Raise EndpointError where too many variants or verdicts did not come about."""
     parts: dict[str, Counter[str]] = {"variants": Counter(), "verdicts": Counter()}
@@ -208,7 +226,8 @@ def check(spool: stage.Spool, recipe: SynthesizeRecipe) -> None:
             parts["variants"].update(each.failure or "ok" for found in made.made.values() for each in found.values())
             parts["verdicts"].update(each.failure or "ok" for each in made.verdicts.values() if each)
     stage.check_share(parts["variants"], recipe.endpoint.max_unscored, "variants", final=True)
-    stage.check_share(parts["verdicts"], (recipe.judge or recipe.endpoint).max_unscored, "verdicts", final=True)
+    name, judge = ("endpoint", recipe.endpoint) if recipe.judge is None else ("judge", recipe.judge)
+    stage.check_share(parts["verdicts"], judge.max_unscored, "verdicts", final=True, endpoint=name)
 
 
 def threads(recipe: SynthesizeRecipe) -> Iterator[Thread]:

@@ -1,21 +1,25 @@
 """What a synthesis came to: the paper's table 7 of one's own run, what the checks found, lengths, and prompts.
 
-Shares are of the preferences on which a judge ruled, with 95 % intervals by bootstrap over groups (posts); ties and
-whatever could not be judged stand beside them by reason. Length drift is what the better of a pair has over the worse
-in words, over all pairs: where it is far from 0, a model may learn the length instead of the attribute.
+What is confirmed is a share of the preferences on which a judge ruled, with 95 % intervals by bootstrap over groups
+(posts); ties and whatever could not be judged stand beside it by reason. What is kept is a share of all, as in the
+paper, whose judge had to rule on every pair. Length drift is what the better of a pair has over the worse in words,
+over all pairs: where it is far from 0, a model may learn the length instead of the attribute.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from askwell.attributes import ALFA
 from askwell.labelling.variants import questions_in
 from askwell.labelling.verification import DIRECTIONS
+from askwell.llm.chat import Request
 from askwell.llm.prefixes import Prefixes
-from askwell.records import Preference, QuestionSet
+from askwell.records import Preference, QuestionSet, Split
 from askwell.statistics import Estimate, mean_interval
 
 ALL = "all"
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 PAPER = {
     "accuracy": (99.3, 98.3, 70.9),
     "answerability": (99.6, 98.3, 69.4),
@@ -30,9 +34,9 @@ PAPER = {
 
 
 class Tally:
-    """Adds up question sets."""
+    """Adds up question sets. `apart`: the judge's model is another than the rewriter's, with a cache of its own."""
 
-    def __init__(self, attributes: Sequence[str]) -> None:
+    def __init__(self, attributes: Sequence[str], *, apart: bool = False) -> None:
         self.attributes = tuple(attributes)
         self.sets = 0
         self.splits: Counter[str] = Counter()
@@ -42,9 +46,13 @@ class Tally:
         self.drift: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
         self.groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         self.drifted: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+        self.samples: Counter[tuple[str, Split]] = Counter()
+        """Kept preferences by attribute and split."""
         self.checks: Counter[str] = Counter()
-        self.prompts = Prefixes()
-        self.varying = Prefixes()
+        self.apart = apart
+        self.prompts = Prefixes(), Prefixes()
+        """Of the requests to the rewriter's model, and to the judge's where that is another."""
+        self.varying = Prefixes(), Prefixes()
         """The same without the first part, which all requests share."""
 
     def add(self, record: QuestionSet, failures: Mapping[str, Mapping[str, str | None]]) -> None:
@@ -63,15 +71,18 @@ class Tally:
                 if reason := next((found[origin] for origin in pair if found.get(origin)), None):
                     self._note(attribute, direction, record.group, None, f"rewriter: {reason}")
 
-    def asked(self, requests: Sequence[tuple[Mapping[str, str], ...]]) -> None:
-        """The requests about a post, by their messages."""
-        self.prompts.add(requests)
-        self.varying.add([messages[1:] for messages in requests])
+    def asked(self, requests: Sequence[Request]) -> None:
+        """The requests about a post."""
+        for judge, (prompts, varying) in enumerate(zip(self.prompts, self.varying, strict=True)):
+            messages = [it.messages for it in requests if (self.apart and it.role == "rank") == judge]
+            prompts.add(messages)
+            varying.add([each[1:] for each in messages])
 
     def _preference(self, record: QuestionSet, preference: Preference) -> None:
         direction = record.direction(preference)
         assert direction is not None
         self._note(preference.attribute, direction, record.group, preference.verified, preference.unscored)
+        self.samples[preference.attribute, record.split] += preference.kept
         lengths = [len(record.candidates[at].text.split()) for at in (preference.better, preference.worse)]
         key = preference.attribute, direction
         self.drift[key].append(lengths[0] - lengths[1])
@@ -92,12 +103,15 @@ def report(tally: Tally) -> dict[str, Any]:
     kept = {name: {direction: share(tally, [name], direction) for direction in DIRECTIONS} for name in rows}
     if len(fine) > 1:
         kept[ALL] = {direction: share(tally, fine, direction) for direction in DIRECTIONS}
-    prompts = tally.prompts
+    samples = {name: {split: tally.samples[name, split] for split in SPLITS} for name in rows}
+    if len(fine) > 1:
+        samples[ALL] = {split: sum(samples[name][split] for name in fine) for split in SPLITS}
     return {
         "question_sets": tally.sets,
         "splits": dict(sorted(tally.splits.items())),
         "with history": tally.later,
         "kept": kept,
+        "samples": samples,
         "drift": {
             name: {
                 direction: mean_interval(tally.drift[name, direction], tally.drifted[name, direction])._asdict()
@@ -107,22 +121,31 @@ def report(tally: Tally) -> dict[str, Any]:
         },
         "checks": dict(sorted(tally.checks.items())),
         "prompts": {
-            "requests": prompts.requests,
-            "characters": prompts.characters,
-            "new characters": prompts.new,
-            "repeated": prompts.repeated,
-            "repeated behind the first part": tally.varying.repeated,
+            "requests": sum(each.requests for each in tally.prompts),
+            "characters": sum(each.characters for each in tally.prompts),
+            "new characters": sum(each.new for each in tally.prompts),
+            "repeated": repeated(tally.prompts),
+            "repeated behind the first part": repeated(tally.varying),
         },
     }
 
 
 def share(tally: Tally, names: Sequence[str], direction: str) -> dict[str, Any]:
-    """Share confirmed of what was judged in some attributes and a direction, with all that was not by reason."""
+    """Share confirmed of what was judged in some attributes and a direction, with all that was not by reason, and the
+    share `kept` of all."""
     verified = [value for name in names for value in tally.verified[name, direction]]
     groups = [group for name in names for group in tally.groups[name, direction]]
     reasons = sum((tally.reasons[name, direction] for name in names), Counter[str]())
     found: Estimate = mean_interval(verified, groups)
-    return {**found._asdict(), "confirmed": verified.count(True), "reasons": dict(sorted(reasons.items()))}
+    kept = mean_interval([float(word is True) for word in verified], groups)
+    told = {"confirmed": verified.count(True), "reasons": dict(sorted(reasons.items()))}
+    return {**found._asdict(), **told, "kept": kept._asdict()}
+
+
+def repeated(prompts: Sequence[Prefixes]) -> float | None:
+    """The share of characters that repeat a beginning which the same model has read before."""
+    characters = sum(each.characters for each in prompts)
+    return 1 - sum(each.new for each in prompts) / characters if characters else None
 
 
 def counts(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,17 +172,29 @@ def markdown(figures: Mapping[str, Any], accounts: Mapping[str, Any]) -> str:
         "## Confirmed by the judge",
         "",
         "Share of the preferences on which the judge ruled that it saw as they were meant (E enhanced, O original, C "
-        "corrupted), with its 95 % interval over posts, and how many were ruled on and left unscored. In brackets "
-        "ALFA's table 7, where ties were not offered.",
+        "corrupted), with its 95 % interval over posts, and how many were ruled on and left unscored.",
         "",
         "| attribute | E-C | n | unscored | E-O | n | unscored | O-C | n | unscored |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in figures["kept"].items():
-        cells = []
-        for place, cell in enumerate(row.values()):
-            paper = f" ({PAPER[name][place]})" if name in PAPER else ""
-            cells += [f"{per_cent(cell)}{paper}", str(cell["scored"]), str(cell["unscored"])]
+        cells = [f"{per_cent(cell)} | {cell['scored']} | {cell['unscored']}" for cell in row.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "## Kept",
+        "",
+        "Share of all preferences that a filter keeps, with its 95 % interval over posts, and how many that leaves to "
+        "each split. In brackets ALFA's table 7: its judge, who was not offered ties, had to rule on every pair.",
+        "",
+        "| attribute | E-C | E-O | O-C | train | dev | test |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    alfa = set(figures["kept"]) >= set(ALFA) >= set(figures["kept"]) - {ALL, "overall"}
+    for name, row in figures["kept"].items():
+        paper = [f" ({share})" for share in PAPER[name]] if name in PAPER and (name != ALL or alfa) else [""] * 3
+        cells = [f"{per_cent(cell['kept'])}{theirs}" for cell, theirs in zip(row.values(), paper, strict=True)]
+        cells += map(str, figures["samples"][name].values())
         lines.append(f"| {name} | {' | '.join(cells)} |")
     reasons = sum(
         (Counter(cell["reasons"]) for name, row in figures["kept"].items() if name != ALL for cell in row.values()),

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from askwell import attributes, jsonl
 from askwell.attributes import Attribute
+from askwell.errors import DataError
 from askwell.labelling import variants
 from askwell.labelling.verification import ORIGINS, Ranking, Verdict, shown
 from askwell.llm import prompts
@@ -34,10 +35,11 @@ class Rewritten(BaseModel):
 
 
 class Variant(BaseModel):
-    """One of a question's variants: its text, or why there is none."""
+    """One of a question's variants: its text, or why there is none and what was `said` in its place."""
 
     text: str | None = None
     failure: str | None = None
+    said: str = ""
 
 
 class Made(BaseModel):
@@ -72,8 +74,13 @@ def planned(recipe: SynthesizeRecipe) -> Plan:
 
 
 def profiles_of(path: Path) -> dict[str, str]:
-    """Profiles by group."""
-    return {person.group: person.profile for person in jsonl.read(path, Person)}
+    """Profiles by group. Raises DataError where a group has two."""
+    found: dict[str, str] = {}
+    for person in jsonl.read(path, Person):
+        if person.group in found:
+            raise DataError(f"{path}: group {person.group!r} has two profiles; write one line for each group")
+        found[person.group] = person.profile
+    return found
 
 
 def described(attribute: Attribute) -> str:
@@ -147,9 +154,17 @@ def ranking(
 
 
 def fault_of(thread: Thread, original: str, attribute: str, origin: str, text: str, whole: Plan) -> str | None:
-    """What is wrong with a variant; whether it gives the outcome away is looked at whoever was shown it."""
-    known = (message.content for message in context_of(thread, whole))
-    return variants.fault_of(text, original, origin=origin, attribute=attribute, outcome=thread.outcome, known=known)
+    """What is wrong with a variant. Whether it names the outcome is looked at whoever was shown it, whether it takes a
+    phrase from the conclusion where the rewriter was: else it found it for itself."""
+    return variants.fault_of(
+        text,
+        original,
+        origin=origin,
+        attribute=attribute,
+        outcome=thread.outcome,
+        conclusion=thread.conclusion if whole.recipe.outcome else None,
+        known=[message.content for message in context_of(thread, whole)],
+    )
 
 
 def requests_of(thread: Thread, made: Made, whole: Plan) -> Iterator[Request]:

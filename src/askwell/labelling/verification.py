@@ -47,7 +47,7 @@ class Verdict(BaseModel):
     places: tuple[int, ...] = ()
     reason: str = ""
     failure: str | None = None
-    """Why there is none."""
+    """Why there is none; `reason` then has what was answered."""
 
 
 class Shown(NamedTuple):

@@ -38,9 +38,12 @@ class Outcome(NamedTuple):
 
 
 class Spool:
-    """Outcomes by the number of their item, on disk as they come; a torn last line is cut off."""
+    """Outcomes by the number of their item, on disk as they come; a torn last line is cut off.
 
-    def __init__(self, path: Path) -> None:
+    What failed before is tried again, and of what is `ok` that of which `again` says so by its value.
+    """
+
+    def __init__(self, path: Path, again: Callable[[Any], bool] | None = None) -> None:
         self.path = path
         self._places = array("q")
         self.states: Counter[str] = Counter()
@@ -51,8 +54,8 @@ class Spool:
             if not line.endswith(b"\n"):
                 break
             place, end = end, end + len(line)
-            ordinal, state, _ = line.split(b"\t", 2)
-            if state == b"ok":  # what failed is tried again
+            ordinal, state, value = line.split(b"\t", 2)
+            if state == b"ok" and not (again and again(json.loads(value))):
                 self._note(int(ordinal), "ok", place)
         self._file.truncate(end)
         self._end = end
@@ -139,9 +142,9 @@ async def each(
     return dict(sorted(states.items()))
 
 
-def check_share(states: Counter[str], most: float, noun: str, *, final: bool) -> None:
+def check_share(states: Counter[str], most: float, noun: str, *, final: bool, endpoint: str = "endpoint") -> None:
     """Raise EndpointError where more than `most` of the items have no usable answer: at the end by their share, before
-    it by the lower end of its interval (Wilson, one-sided 99 %)."""
+    it by the lower end of its interval (Wilson, one-sided 99 %). `endpoint` is what the recipe calls it."""
     failed = states.total() - states["ok"] - states["over_budget"]
     if not failed or failed + states["ok"] < (1 if final else 20):
         return
@@ -151,7 +154,7 @@ def check_share(states: Counter[str], most: float, noun: str, *, final: bool) ->
         return
     kinds = ", ".join(f"{kind} ({times})" for kind, times in states.most_common() if kind not in ("ok", "over_budget"))
     raise EndpointError(
-        f"{failed} of {count} {noun} have no usable answer ({share:.0%}), above --endpoint.max_unscored {most:.0%}: "
+        f"{failed} of {count} {noun} have no usable answer ({share:.0%}), above --{endpoint}.max_unscored {most:.0%}: "
         f"{kinds}; read them in spool.jsonl of the run directory, and mend the prompt, the model or its max_tokens"
     )
 

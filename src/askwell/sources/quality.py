@@ -28,7 +28,9 @@ def evenly(threads: Iterable[Thread], count: int, *, seed: int) -> list[Thread]:
         if thread.split != "test" or thread.conclusion is not None:
             groups[group_of(thread)].append(thread.id)
     chosen: set[str] = set()
-    for place, ids in enumerate(sorted(groups.values(), key=len)):
+    for place, group in enumerate(sorted(groups, key=lambda group: (len(groups[group]), group))):
         share = (count - len(chosen)) // (len(groups) - place)  # what small groups leave goes to the larger ones
-        chosen |= set(sorted(ids, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())[:share])
+        chosen |= set(
+            sorted(groups[group], key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())[:share]
+        )
     return [thread for thread in held if thread.id in chosen]
