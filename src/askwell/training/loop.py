@@ -166,7 +166,8 @@ class Journal(TrainerCallback):
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            for file in folder.iterdir():
+            # A second set of adapters, such as those of the policy that a training started from, has a folder in it.
+            for file in (entry for entry in folder.rglob("*") if entry.is_file()):
                 with file.open("rb") as written:
                     os.fsync(written.fileno())
             (folder / COMPLETE).touch()
