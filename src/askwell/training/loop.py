@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import extract_model_from_parallel
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -193,6 +194,8 @@ def carry_out(trainer: Trainer, policy: weights.Policy, run: Run) -> None:
         log.info("going on from %s", checkpoint.name)
     with weights.quiet():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    # In bfloat16 the model computes what the training computed until it is unwrapped; now it is what is saved.
+    extract_model_from_parallel(policy.model, keep_fp32_wrapper=False)
     policy.model.config.use_cache = True
     if trainer.args.world_size > 1:
         PartialState().wait_for_everyone()

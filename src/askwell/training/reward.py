@@ -106,11 +106,12 @@ def fit(prepared: Prepared, recipe: TrainRecipe, run: Run) -> dict[str, object]:
 
     model, rows, held_out, unfit, layout, counts = prepared
     trained = loop.train(model, reward_models.task(model.model, rows, layout, recipe.reward), recipe, run)
-    loop.leave(model, run)
     if runs.main_process():
         rewards = reward_models.rewards_of(model.model, held_out, layout)
         found = reward_figures.figures(held_out, rewards, unscored=unfit.total())
         runs.write_json(run.report, found)
         runs.write_text(run.path / "report.md", reward_figures.markdown(found))
         log.info("held out: %s", reward_figures.headline(found))
+    # Last, for it takes away what a run that is cut here would go on from.
+    loop.leave(model, run)
     return {**counts, "rows": len(rows), **trained}
