@@ -75,6 +75,7 @@ def prepare(recipe: TrainRecipe) -> Prepared:
     limits = {
         "prompt": rendering.system_prompt(recipe.prompt, stop_marker=recipe.stop_marker),
         "max_tokens": recipe.max_tokens,
+        "divided": recipe.each is not None,
     }
     rows = examples.of_question_sets(reading.question_sets(recipe, counts), model.tokenizer, counts=counts, **limits)
     if not rows:
@@ -88,16 +89,16 @@ def prepare(recipe: TrainRecipe) -> Prepared:
     return Prepared(model, rows, held_out, unfit, layout, counts)
 
 
-def only(prepared: Prepared, attribute: str) -> Prepared:
-    """The preferences in one attribute."""
+def only(prepared: Prepared, part: TrainRecipe) -> Prepared:
+    """What the training in one attribute takes of it."""
     from askwell.training import examples
 
+    [attribute] = part.preferences.attributes
     rows, held_out = (
         [kept for row in some if (kept := examples.only(row, attribute))] for some in (prepared.rows, prepared.held_out)
     )
-    counts = Counter(preferences=sum(len(row.pairs) for row in rows))
     unfit = Counter({attribute: prepared.unfit[attribute]})
-    return prepared._replace(rows=rows, held_out=held_out, unfit=unfit, counts=counts)
+    return prepared._replace(rows=rows, held_out=held_out, unfit=unfit, counts=examples.counted(part, rows))
 
 
 def fit(prepared: Prepared, recipe: TrainRecipe, run: Run) -> dict[str, object]:
