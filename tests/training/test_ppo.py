@@ -163,6 +163,12 @@ def test_threads_serve_as_contexts(start, tmp_path):
         ({"rollouts": {"reward": {}}}, "is rewarded by reward models and by nothing else; name those of"),
         ({"rollouts": {"grader": "g"}}, "or choose grpo, which takes a grader or a judge beside them"),
         ({"rollouts": {"turns": 5, "updates": 2}}, "turns 5 cannot be shared by 2 updates"),
+        ({"rollouts": {"kl": 0.1}}, r"rollouts.kl 0.1 is for grpo and its kin, not for ppo \(ppo.kl is its price"),
+        ({"rollouts": {"scale": "batch"}}, "rollouts.scale 'batch' is for grpo and its kin"),
+        (
+            {"rollouts": {"reward": {"models": {"paths": ["."]}, "question_cost": 1.0}}},
+            "rollouts.reward.question_cost 1.0 is of the reward of a grader or judge",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_made(start, tmp_path, change, message):
