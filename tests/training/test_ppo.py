@@ -188,6 +188,9 @@ def test_a_reward_model_that_is_not_there_is_named(start, tmp_path):
 def test_the_price_moves_only_with_a_target(start, tmp_path):
     with pytest.raises(ValueError, match="kl_target needs a price to begin with"):
         wanted(start, tmp_path / "run", ppo={"kl": 0, "kl_target": 1})
+    with pytest.raises(ValueError, match="kl_rate"):
+        # A fifth of it is 1: at a draw without divergence the price would be 0, and stay there.
+        wanted(start, tmp_path / "run", ppo={"kl_target": 1, "kl_rate": 5})
     run = wanted(start, tmp_path / "run", epochs=0.35, ppo={"kl": 0})
     runs.carry_out(ppo, run, "train")
     assert not any("kl" in line or "kl_coefficient" in line for line in metrics(run.output))
