@@ -135,5 +135,14 @@ def test_a_correlation_is_numpys_and_its_interval_covers_the_true_one():
         assert found.value == pytest.approx(np.corrcoef(x, y)[0, 1])
         covered += found.low <= 0.5 <= found.high
     assert 33 <= covered <= 40
+    # Units do not matter: a young reward model's scores differ by thousandths, around any number.
+    small = correlation_interval(
+        [1e-5 * each for each in x], [7 + 1e-4 * each for each in y], list(map(str, range(120)))
+    )
+    whole = correlation_interval(list(x), list(y), list(map(str, range(120))))
+    assert small == pytest.approx(whole, rel=1e-6)
     assert correlation_interval([1, 1], [0, 1], ["a", "b"]).value is None
+    # Means of equal numbers are off by rounding.
+    assert correlation_interval([1e-17, 0, -1e-17], [0, 1, 3], ["a", "b", "c"]).value is None
+    assert correlation_interval([0.1] * 3, [0, 1, 3], ["a", "b", "c"]).value is None
     assert correlation_interval([], [], []).value is None

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 INDICES_AT_ONCE = 1 << 21
+ROUNDING = 1e-12
+"""What vary less than this, relative to the largest where that is more than 1, do not vary."""
 
 
 class Estimate(NamedTuple):
@@ -151,8 +153,8 @@ def difference_interval(
 def correlation_interval(
     first: Sequence[float], second: Sequence[float], clusters: Sequence[str], *, draws: int = 2000, seed: int = 0
 ) -> Estimate:
-    """Pearson's correlation of paired values; None where either side does not vary."""
-    x, y = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    """Pearson's correlation of paired values, whatever their units; None where either side does not vary."""
+    x, y = standing(first), standing(second)
     names, place = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
     sums = np.zeros((len(names), 6))
     np.add.at(sums, place, np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1))
@@ -166,6 +168,17 @@ def correlation_interval(
     found = correlations(weights @ sums)
     low, high = np.quantile(found[~np.isnan(found)], (0.025, 0.975))
     return Estimate(float(value), float(low), float(high), len(x), 0)
+
+
+def standing(values: Sequence[float]) -> NDArray[np.float64]:
+    """Values less their mean, over their deviation; all 0 where they differ by no more than rounding does."""
+    found = np.asarray(values, dtype=np.float64)
+    if not len(found):
+        return found
+    least = ROUNDING * max(1.0, float(np.abs(found).max()))
+    found = found - found.mean()
+    deviation = float(found.std())
+    return found / deviation if deviation > least else np.zeros_like(found)
 
 
 def correlations(sums: NDArray[np.float64]) -> NDArray[np.float64]:

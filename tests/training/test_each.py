@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from preference_examples import SETS
+from preference_examples import SETS, question_set
 from pydantic import ValidationError
 from safetensors.torch import load_file
 from training_examples import finished_run, metrics, recipe
@@ -63,6 +63,39 @@ def test_what_is_finished_is_not_trained_again_after_a_cut(base, source, tmp_pat
     runs.carry_out(each, again, "train")
     assert (again.output / "clarity" / "manifest.json").read_bytes() == first
     assert len(metrics(again.output / "focus")) == len(metrics(again.output / "clarity")) == 3
+
+
+@pytest.mark.parametrize("stage", [dpo, reward], ids=["dpo", "reward"])
+def test_what_is_too_long_in_one_attribute_is_nothing_to_the_others(base, tmp_path, stage):
+    """A wording in focus leaves one set no room for its whole context, and another none for itself."""
+
+    def longer(number, count, **fields):
+        record = question_set(number, **fields)
+        said = record.candidates[4].model_copy(update={"text": "why " * count})
+        return record.model_copy(update={"candidates": (*record.candidates[:4], said)})
+
+    sets = [*SETS[:2], longer(2, 34), longer(3, 400), longer(9, 400, split="dev")]
+    source = finished_run(tmp_path / "sets", "synthesize", sets)
+    method = stage.__name__.rpartition(".")[2]
+    fields = {"method": method, "model": str(base), "epochs": 1, "max_tokens": 120}
+    together = recipe(source, tmp_path / "together", each="attribute", **fields)
+    counts = runs.carry_out(each, together, "train")
+    for attribute in ("clarity", "focus"):
+        alone = recipe(source, tmp_path / attribute, preferences={"attributes": (attribute,)}, **fields)
+        found = runs.carry_out(stage, alone, "train")
+        assert {name: counts[f"{attribute} {name}"] for name in found} == found
+        assert counts[f"{attribute} sets_too_long"] == found.get("sets_too_long", 0) == (attribute == "focus")
+        assert found["sets_cut"] == (attribute == "focus")
+        if stage is reward:
+            report, expected = (
+                json.loads((path / "report.json").read_text()) for path in (together.output / attribute, alone.output)
+            )
+            assert report["preferences"] == expected["preferences"]
+    nothing = finished_run(tmp_path / "none", "synthesize", [longer(2, 400)])
+    fields["max_tokens"] = 100
+    with pytest.raises(DataError, match=r"nothing to train on in split 'train' \(.*'sets_too_long': 1"):
+        runs.carry_out(each, recipe(nothing, tmp_path / "n", each="attribute", **fields), "train")
+    assert not (tmp_path / "n" / "clarity").exists()
 
 
 def test_refusals(base, source, tmp_path):

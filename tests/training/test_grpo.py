@@ -16,7 +16,7 @@ from askwell.errors import DataError, EndpointError, RecipeError
 from askwell.grading.grades import graded
 from askwell.grading.slots import SlotGrader
 from askwell.mock_endpoint import MockEndpoint
-from askwell.recipes import Reward
+from askwell.recipes import Lora, Reward
 from askwell.records import Target
 from askwell.training import draws, grpo, loop, panel, rollouts, scoring, sft
 from served import served
@@ -87,6 +87,37 @@ def test_a_run_leaves_a_policy_and_what_its_rollouts_were_worth(start, tmp_path)
     assert all(0 <= line["reward"] <= 4 and 0 <= line["unscored"] < 1 for line in drawn)
     assert sum(line["tokens"] for line in lines) == counts["tokens_seen"]
     assert weights.load(str(wanted.output))
+
+
+def test_adapters_that_are_trained_further_diverge_from_what_they_were(start, tmp_path, monkeypatch):
+    """The starting policy is the one with its adapters as they were, not the base below them; after a cut too."""
+    policy = weights.load(str(start[1]), lora=Lora(rank=2), trainable=True)
+    with torch.no_grad():
+        for name, weight in policy.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.3, generator=torch.Generator().manual_seed(len(name)))
+    weights.save(policy, tmp_path / "adapters")
+    begun = start[0], tmp_path / "adapters", start[2]
+    whole = rolled(begun, tmp_path / "whole", epochs=0.9, kl=0.1)
+    counts = runs.carry_out(grpo, whole, "train")
+    divergences = [line["kl"] for line in metrics(whole.output)]
+    assert divergences[0] == pytest.approx(0, abs=1e-6) and divergences[-1] > 0
+    assert counts["parameters"] == sum(weight.numel() for weight in policy.model.parameters())
+    assert not [path for path in (whole.output / "checkpoint").iterdir() if path.is_dir()]
+    again = rolled(begun, tmp_path / "cut", epochs=0.9, kl=0.1)
+    log, lines = runs.Run.log, []
+
+    def cut(run, **line):
+        log(run, **line)
+        lines.append(line)
+        if len(lines) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(runs.Run, "log", cut)
+        runs.carry_out(grpo, again, "train")
+    runs.carry_out(grpo, again, "train")
+    assert metrics(again.output) == metrics(whole.output)
 
 
 def trainers(start, output, **fields):

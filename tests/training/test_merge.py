@@ -229,12 +229,13 @@ def test_parts_that_do_not_fit_are_refused_in_one_line(base, models, adapters, t
     wide = tmp_path / "wide"
     weights.save(weights.load(str(base)), wide)
     save_file({**tensors(wide), "model.norm.weight": torch.ones(3)}, wide / "model.safetensors")
-    dora = tmp_path / "dora"
-    dora.mkdir()
-    for file in adapters[0].iterdir():
-        (dora / file.name).write_bytes(file.read_bytes())
-    settings = json.loads((dora / "adapter_config.json").read_text())
-    (dora / "adapter_config.json").write_text(json.dumps({**settings, "use_dora": True}))
+    settings = json.loads((adapters[0] / "adapter_config.json").read_text())
+    unlike = {"dora": {"use_dora": True}, "pissa": {"init_lora_weights": "pissa"}, "moe": {"target_parameters": ["w"]}}
+    for name, changed in unlike.items():
+        (tmp_path / name).mkdir()
+        for file in adapters[0].iterdir():
+            (tmp_path / name / file.name).write_bytes(file.read_bytes())
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps({**settings, **changed}))
     far = tmp_path / "far"
     far.mkdir()
     for file in adapters[1].iterdir():
@@ -250,7 +251,9 @@ def test_parts_that_do_not_fit_are_refused_in_one_line(base, models, adapters, t
         ([models[0], short], RecipeError, "short: no tensor 'model.norm.weight'"),
         ([models[0], wide], RecipeError, r"'model.norm.weight' is \[16\] in .* and \[3\] in .*wide"),
         ([models[0], adapters[0]], RecipeError, "is a whole model and .* are adapters"),
-        ([adapters[0], dora], RecipeError, "adapters with use_dora True are not plain LoRA"),
+        ([adapters[0], tmp_path / "dora"], RecipeError, "adapters with use_dora True are not plain LoRA"),
+        ([adapters[0], tmp_path / "pissa"], RecipeError, "with init_lora_weights 'pissa' are not plain LoRA"),
+        ([adapters[0], tmp_path / "moe"], RecipeError, r"with target_parameters \['w'\] are not plain LoRA"),
         ([adapters[0], far], RecipeError, "far adapts elsewhere; adapters need one base"),
         ([models[0], half], DataError, r"half: an unfinished run \(no manifest.json\)"),
         ([models[0], tmp_path / "none"], DataError, "none: no config.json with .*safetensors"),

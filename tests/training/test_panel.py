@@ -9,7 +9,7 @@ from preference_examples import SETS
 from training_examples import finished_run, labelled, metrics, recipe
 
 from askwell import runs, weights
-from askwell.errors import DataError
+from askwell.errors import DataError, RecipeError
 from askwell.recipes import MergeRecipe
 from askwell.training import (
     draws,
@@ -182,3 +182,6 @@ def test_grpo_on_reward_models_alone(trained, tmp_path, monkeypatch):
         if not stops and not line["cut"]:
             assert line["reward"] == pytest.approx(2 * line["score of clarity"] + line["score of focus"], rel=1e-4)
     assert (wanted.output / "report.md").exists()
+    mixed = {**settings, "reward": {**models, "mode": "sum"}}
+    with pytest.raises(RecipeError, match="rollouts.reward.mode 'sum' is of the reward of a grader or judge"):
+        grpo.inputs(recipe(trained / "sets", tmp_path / "mixed", **{**fields, "rollouts": mixed}))

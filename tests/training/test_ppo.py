@@ -163,6 +163,12 @@ def test_threads_serve_as_contexts(start, tmp_path):
         ({"rollouts": {"reward": {}}}, "is rewarded by reward models and by nothing else; name those of"),
         ({"rollouts": {"grader": "g"}}, "or choose grpo, which takes a grader or a judge beside them"),
         ({"rollouts": {"turns": 5, "updates": 2}}, "turns 5 cannot be shared by 2 updates"),
+        ({"rollouts": {"kl": 0.1}}, r"rollouts.kl 0.1 is for grpo and its kin, not for ppo \(ppo.kl is its price"),
+        ({"rollouts": {"scale": "batch"}}, "rollouts.scale 'batch' is for grpo and its kin"),
+        (
+            {"rollouts": {"reward": {"models": {"paths": ["."]}, "question_cost": 1.0}}},
+            "rollouts.reward.question_cost 1.0 is of the reward of a grader or judge",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_made(start, tmp_path, change, message):
@@ -182,6 +188,9 @@ def test_a_reward_model_that_is_not_there_is_named(start, tmp_path):
 def test_the_price_moves_only_with_a_target(start, tmp_path):
     with pytest.raises(ValueError, match="kl_target needs a price to begin with"):
         wanted(start, tmp_path / "run", ppo={"kl": 0, "kl_target": 1})
+    with pytest.raises(ValueError, match="kl_rate"):
+        # A fifth of it is 1: at a draw without divergence the price would be 0, and stay there.
+        wanted(start, tmp_path / "run", ppo={"kl_target": 1, "kl_rate": 5})
     run = wanted(start, tmp_path / "run", epochs=0.35, ppo={"kl": 0})
     runs.carry_out(ppo, run, "train")
     assert not any("kl" in line or "kl_coefficient" in line for line in metrics(run.output))

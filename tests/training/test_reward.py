@@ -130,6 +130,31 @@ def test_adapters_keep_the_head(base, source, tmp_path):
     assert found == json.loads((whole.output / "report.json").read_text())
 
 
+@pytest.mark.parametrize("lora", [None, {"rank": 2}])
+def test_the_report_is_of_the_model_that_others_load_whatever_the_training_computed_in(base, source, tmp_path, lora):
+    """Rewards in bfloat16 have eight bits: margins of a hundredth would be ties."""
+    wanted = rewarding(source, tmp_path / "run", base, epochs=0.5, precision="bfloat16", lora=lora)
+    runs.carry_out(reward, wanted, "train")
+    loaded = weights.load_reward(str(wanted.output))
+    rows = examples.of_question_sets(HELD_OUT, loaded.tokenizer, prompt="", max_tokens=1024, counts=Counter())
+    found = reward_figures.figures(rows, reward_models.rewards_of(loaded.model, rows, scoring.Layout()), unscored=0)
+    told = json.loads((wanted.output / "report.json").read_text())
+    assert told["margin"] == pytest.approx(found["margin"], rel=1e-5)
+    assert told["accuracy"] == found["accuracy"]
+
+
+def test_what_is_cut_before_its_report_is_not_trained_again(base, source, tmp_path, monkeypatch):
+    wanted = rewarding(source, tmp_path / "run", base, epochs=1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(reward_figures, "figures", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        runs.carry_out(reward, wanted, "train")
+    lines = (wanted.output / "metrics.jsonl").read_bytes()
+    assert runs.carry_out(reward, wanted, "train")["steps"] == 3
+    # With their wall clock: the same steps, not steps like them.
+    assert (wanted.output / "metrics.jsonl").read_bytes() == lines
+    assert not (wanted.output / "attempt").exists()
+
+
 def test_a_lora_policy_becomes_a_reward_model_with_its_adapters_in_its_weights(base, tmp_path):
     policy = weights.load(str(base), lora=Lora(rank=2), seed=1)
     with torch.no_grad():

@@ -160,8 +160,9 @@ class Ppo(Section):
     """Price of a nat of divergence from the starting policy, taken off each token's reward."""
     kl_target: float | None = Field(default=None, gt=0)
     """Nats of divergence a reply near which the price is to hold it (Ziegler et al., 2019); unset: the price stays."""
-    kl_rate: float = Field(default=0.1, gt=0)
-    """How fast the price follows: its change at a draw, for a divergence twice the target, is a fifth of this."""
+    kl_rate: float = Field(default=0.1, gt=0, lt=5)
+    """How fast the price follows: its change at a draw, for a divergence twice the target, is a fifth of this (from 5
+    on a price could fall to 0 at one draw, or below)."""
     discount: float = Field(default=1.0, gt=0, le=1)
     """What a reward one token later is worth."""
     trace: float = Field(default=0.95, ge=0, le=1)

@@ -70,6 +70,7 @@ def prepare(recipe: TrainRecipe) -> Prepared:
         prompt=rendering.system_prompt(recipe.prompt, stop_marker=recipe.stop_marker),
         max_tokens=recipe.max_tokens,
         counts=counts,
+        divided=recipe.each is not None,
     )
     if not rows:
         raise DataError(f"{recipe.input}: nothing to train on in split {recipe.split!r} ({dict(counts)})")
@@ -80,12 +81,13 @@ def prepare(recipe: TrainRecipe) -> Prepared:
     return Prepared(policy, rows, layout, counts)
 
 
-def only(prepared: Prepared, attribute: str) -> Prepared:
-    """The preferences in one attribute."""
+def only(prepared: Prepared, part: TrainRecipe) -> Prepared:
+    """What the training in one attribute takes of it."""
     from askwell.training import examples
 
+    [attribute] = part.preferences.attributes
     rows = [kept for row in prepared.rows if (kept := examples.only(row, attribute))]
-    return prepared._replace(rows=rows, counts=Counter(preferences=sum(len(row.pairs) for row in rows)))
+    return prepared._replace(rows=rows, counts=examples.counted(part, rows))
 
 
 def fit(prepared: Prepared, recipe: TrainRecipe, run: Run) -> dict[str, object]:

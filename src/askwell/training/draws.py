@@ -50,6 +50,18 @@ def shared(recipe: TrainRecipe) -> None:
     micro_batch(recipe, processes=runs.processes())
 
 
+def models_alone(recipe: TrainRecipe) -> None:
+    """Refuse terms of Learn-to-Ask's reward where reward models are the whole of it: nothing would come of them."""
+    rule = recipe.rollouts.reward
+    given = {name: getattr(rule, name) for name in type(rule).model_fields if name != "models"}
+    for name, value in given.items():
+        if value != type(rule).model_fields[name].default:
+            raise RecipeError(
+                f"rollouts.reward.{name} {value!r} is of the reward of a grader or judge, and reward models alone say "
+                f"what a reply is worth; drop it, or for grpo and its kin name a grader or a judge"
+            )
+
+
 def reward_models(recipe: TrainRecipe) -> list[Path]:
     """The recipe's reward models, where it names any. Raises DataError for a run that is not finished."""
     models = recipe.rollouts.reward.models

@@ -72,11 +72,13 @@ def run(recipe: TrainRecipe, run: Run) -> dict[str, object]:
         prepared = stage.prepare(recipe)
         weights = [weight for weight in prepared[0].model.parameters() if weight.requires_grad]
         start = [weight.detach().clone().cpu() for weight in weights]
+        # All of them first: one that has nothing to train on is refused before another is trained.
+        chosen = {attribute: stage.only(prepared, part) for attribute, part in left.items()}
         for attribute, part in left.items():
             for weight, before in zip(weights, start, strict=True):
                 weight.data.copy_(before)
             with runs.start(part, "train", inputs=stage.inputs(part)) as opened:
-                opened.finish(stage.fit(stage.only(prepared, attribute), part, opened))
+                opened.finish(stage.fit(chosen[attribute], part, opened))
     counts = {attribute: runs.counts_of(part.output) for attribute, part in parts.items()}
     return {f"{attribute} {name}": count for attribute, found in counts.items() for name, count in found.items()}
 

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from askwell import rendering
+from askwell.errors import DataError
 from askwell.recipes import TrainRecipe
 from askwell.records import Conversation, QuestionSet, Turn
+from askwell.training import reading
 from askwell.training.draws import Ask
 from askwell.training.trees import Piece
 
@@ -23,13 +25,14 @@ class Candidates(NamedTuple):
     """A question set: those of its candidates that its preferences name, as sequences, and a pair a preference.
 
     A pair is the places of better and worse among the sequences. `start` holds each candidate's log-probability under
-    the starting policy, where a method needs it.
+    the starting policy, where a method needs it; `left_out` counts the oldest messages for which there was no room.
     """
 
     record: QuestionSet
     pieces: list[Piece]
     pairs: list[tuple[int, int]]
     start: tuple[float, ...] = ()
+    left_out: int = 0
 
 
 def response_of(turn: Turn, stop_marker: str) -> str:
@@ -95,16 +98,52 @@ def of_question_sets(
     prompt: str,
     max_tokens: int,
     counts: Counter[str],
+    divided: bool = False,
 ) -> list[Candidates]:
-    """A row a question set. Counts what was cut, and what did not fit at all."""
-    rows = []
+    """A row a question set. Counts what was cut, and what did not fit at all.
+
+    `divided`: of a set that does not fit as it is a row for each attribute, for trainings in one attribute each: what
+    is too long in one is nothing to the others.
+    """
+    limits = {"prompt": prompt, "max_tokens": max_tokens}
+    rows: list[Candidates] = []
     for record in records:
-        places = sorted({place for each in record.preferences for place in (each.better, each.worse)})
-        pieces = after_one_context(record, places, tokenizer, prompt=prompt, max_tokens=max_tokens, counts=counts)
-        if pieces:
-            at = {place: number for number, place in enumerate(places)}
-            rows.append(Candidates(record, pieces, [(at[each.better], at[each.worse]) for each in record.preferences]))
+        own: Counter[str] = Counter()
+        row = of_question_set(record, tokenizer, counts=own, **limits)
+        found = [row]
+        if divided and (row is None or row.left_out):
+            own.clear()
+            attributes = sorted({each.attribute for each in record.preferences})
+            found = [of_question_set(in_one(record, name), tokenizer, counts=own, **limits) for name in attributes]
+        counts.update(own)
+        rows += [row for row in found if row]
     return rows
+
+
+def of_question_set(
+    record: QuestionSet,
+    tokenizer: rendering.PreTrainedTokenizerBase,
+    *,
+    prompt: str,
+    max_tokens: int,
+    counts: Counter[str],
+) -> Candidates | None:
+    """A question set's candidates that its preferences name, None where they do not fit."""
+    places = sorted({place for each in record.preferences for place in (each.better, each.worse)})
+    own: Counter[str] = Counter()
+    pieces = after_one_context(record, places, tokenizer, prompt=prompt, max_tokens=max_tokens, counts=own)
+    counts.update(own)
+    if not pieces:
+        return None
+    at = {place: number for number, place in enumerate(places)}
+    pairs = [(at[each.better], at[each.worse]) for each in record.preferences]
+    return Candidates(record, pieces, pairs, left_out=own["messages_left_out"])
+
+
+def in_one(record: QuestionSet, attribute: str) -> QuestionSet:
+    """A question set with its preferences in one attribute."""
+    chosen = tuple(each for each in record.preferences if each.attribute == attribute)
+    return record.model_copy(update={"preferences": chosen})
 
 
 def of_questions(
@@ -129,11 +168,23 @@ def only(row: Candidates, attribute: str) -> Candidates | None:
     if not chosen:
         return None
     return Candidates(
-        row.record.model_copy(update={"preferences": tuple(row.record.preferences[place] for place in chosen)}),
+        in_one(row.record, attribute),
         [row.pieces[candidate] for candidate in named],
         [(at[row.pairs[place][0]], at[row.pairs[place][1]]) for place in chosen],
         tuple(row.start[candidate] for candidate in named) if row.start else (),
+        row.left_out,
     )
+
+
+def counted(recipe: TrainRecipe, rows: Sequence[Candidates]) -> Counter[str]:
+    """What a training on these rows reads and leaves out. Raises DataError where nothing is left."""
+    counts: Counter[str] = Counter()
+    sets = sum(1 for _ in reading.question_sets(recipe, counts))
+    cut = [row.left_out for row in rows if row.left_out]
+    counts.update(sets_too_long=sets - len(rows), sets_cut=len(cut), messages_left_out=sum(cut))
+    if not rows:
+        raise DataError(f"{recipe.input}: nothing to train on in split {recipe.split!r} ({dict(counts)})")
+    return counts
 
 
 def after_one_context(

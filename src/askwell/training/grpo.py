@@ -64,6 +64,7 @@ def inputs(recipe: TrainRecipe) -> list[Path]:
     draws.shared(recipe)
     read = [*reading.inputs(recipe), *draws.reward_models(recipe)]
     if alone(recipe):
+        draws.models_alone(recipe)
         draws.inputs(recipe)
         return read
     if settings.judge is not None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import extract_model_from_parallel
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -166,7 +167,8 @@ class Journal(TrainerCallback):
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            for file in folder.iterdir():
+            # A second set of adapters, such as those of the policy that a training started from, has a folder in it.
+            for file in (entry for entry in folder.rglob("*") if entry.is_file()):
                 with file.open("rb") as written:
                     os.fsync(written.fileno())
             (folder / COMPLETE).touch()
@@ -192,6 +194,8 @@ def carry_out(trainer: Trainer, policy: weights.Policy, run: Run) -> None:
         log.info("going on from %s", checkpoint.name)
     with weights.quiet():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    # In bfloat16 the model computes what the training computed until it is unwrapped; now it is what is saved.
+    extract_model_from_parallel(policy.model, keep_fp32_wrapper=False)
     policy.model.config.use_cache = True
     if trainer.args.world_size > 1:
         PartialState().wait_for_everyone()

@@ -93,6 +93,13 @@ def linear(part: Part) -> None:
         "lora_bias": (False, None),
         "rank_pattern": ({}, None),
         "alpha_pattern": ({}, None),
+        # Other ways to begin take a part of the base away when adapters are loaded, by their rank.
+        "init_lora_weights": (True, False, None, "gaussian", "orthogonal", "eva"),
+        # Factors of several experts in one tensor.
+        "target_parameters": (None, []),
+        "use_bdlora": (None, False),
+        "kasa_config": (None,),
+        "monteclora_config": (None,),
     }
     for field, allowed in rules.items():
         if (value := part.config.get(field)) not in allowed:

@@ -32,6 +32,10 @@ def inputs(recipe: TrainRecipe) -> list[Path]:
             "method 'ppo' is rewarded by reward models and by nothing else; name those of `askwell train --method "
             "reward` with --rollouts.reward.models.paths, or choose grpo, which takes a grader or a judge beside them"
         )
+    for name, other in (("kl", "ppo.kl is its price of divergence"), ("scale", "ppo's advantages are whitened")):
+        if value := getattr(settings, name):
+            raise RecipeError(f"rollouts.{name} {value!r} is for grpo and its kin, not for ppo ({other}); drop it")
+    draws.models_alone(recipe)
     draws.shared(recipe)
     draws.inputs(recipe)
     return [*reading.inputs(recipe), *draws.reward_models(recipe)]

@@ -75,6 +75,7 @@ def prepare(recipe: TrainRecipe) -> Prepared:
     limits = {
         "prompt": rendering.system_prompt(recipe.prompt, stop_marker=recipe.stop_marker),
         "max_tokens": recipe.max_tokens,
+        "divided": recipe.each is not None,
     }
     rows = examples.of_question_sets(reading.question_sets(recipe, counts), model.tokenizer, counts=counts, **limits)
     if not rows:
@@ -88,16 +89,16 @@ def prepare(recipe: TrainRecipe) -> Prepared:
     return Prepared(model, rows, held_out, unfit, layout, counts)
 
 
-def only(prepared: Prepared, attribute: str) -> Prepared:
-    """The preferences in one attribute."""
+def only(prepared: Prepared, part: TrainRecipe) -> Prepared:
+    """What the training in one attribute takes of it."""
     from askwell.training import examples
 
+    [attribute] = part.preferences.attributes
     rows, held_out = (
         [kept for row in some if (kept := examples.only(row, attribute))] for some in (prepared.rows, prepared.held_out)
     )
-    counts = Counter(preferences=sum(len(row.pairs) for row in rows))
     unfit = Counter({attribute: prepared.unfit[attribute]})
-    return prepared._replace(rows=rows, held_out=held_out, unfit=unfit, counts=counts)
+    return prepared._replace(rows=rows, held_out=held_out, unfit=unfit, counts=examples.counted(part, rows))
 
 
 def fit(prepared: Prepared, recipe: TrainRecipe, run: Run) -> dict[str, object]:
@@ -106,11 +107,12 @@ def fit(prepared: Prepared, recipe: TrainRecipe, run: Run) -> dict[str, object]:
 
     model, rows, held_out, unfit, layout, counts = prepared
     trained = loop.train(model, reward_models.task(model.model, rows, layout, recipe.reward), recipe, run)
-    loop.leave(model, run)
     if runs.main_process():
         rewards = reward_models.rewards_of(model.model, held_out, layout)
         found = reward_figures.figures(held_out, rewards, unscored=unfit.total())
         runs.write_json(run.report, found)
         runs.write_text(run.path / "report.md", reward_figures.markdown(found))
         log.info("held out: %s", reward_figures.headline(found))
+    # Last, for it takes away what a run that is cut here would go on from.
+    loop.leave(model, run)
     return {**counts, "rows": len(rows), **trained}

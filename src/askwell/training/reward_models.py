@@ -3,7 +3,8 @@
     loss = -log sigmoid(r(better) - r(worse) - margin) + centre * (r(better) + r(worse))^2, a mean over preferences
 
 (Bradley and Terry, 1952; centring: Eisenstein et al., 2024, as in TRL). r is the model's one label at the last token of
-a candidate, its end of turn.
+a candidate that is not the padding one, where `transformers` reads it: its end of turn, or the token before that where
+a tokenizer pads with it.
 """
 
 from collections.abc import Sequence

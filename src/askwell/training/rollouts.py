@@ -64,9 +64,9 @@ class TreeTrainer(GRPOTrainer):
     ) -> None:
         super().__init__(rollout_func=self.drawn, **kwargs)
         self.remove_callback(PrinterCallback)
-        if "ref" in getattr(self.model, "peft_config", {}):
-            # Adapters are fresh here: switched off, they are the starting policy, of which the trainer made a copy.
-            cast(Any, self.model).delete_adapter("ref")
+        if recipe.lora is not None:
+            # Fresh adapters, switched off, are the starting policy, of which the trainer made a copy.
+            forget_reference(self.model)
         self.contexts = contexts
         self.recipe = recipe
         self.layout = layout
@@ -196,9 +196,16 @@ def train(
             callbacks=[journal],
         )
     loop.carry_out(trainer, policy, run)
+    forget_reference(policy.model)
     described = loop.described(trainer, policy)
     drawn = len(contexts) * recipe.rollouts.group
     return {"steps": steps, "rollouts": drawn, "tokens_seen": loop.tokens_seen(run), **described}
+
+
+def forget_reference(model: Any) -> None:
+    """Take out the copy that the trainer makes of a model's adapters, where it made one."""
+    if "ref" in getattr(model, "peft_config", {}):
+        model.delete_adapter("ref")
 
 
 def shared_out(recipe: TrainRecipe, args: GRPOConfig, *, steps: int) -> list[int]:
