@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from askwell import weights
 from askwell.errors import DataError, RecipeError
@@ -120,3 +120,23 @@ def test_a_run_directory_means_its_checkpoint(policy, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no causal language model and tokenizer can be loaded"):
         weights.load(str(tmp_path / "empty"))
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+def test_a_model_to_train_has_no_dropout_but_that_of_its_adapters(policy, tmp_path):
+    sizes = {"vocab_size": len(policy.tokenizer), "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
+    GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=1, eos_token_id=1)).save_pretrained(tmp_path)
+    policy.tokenizer.save_pretrained(tmp_path)
+    ids = torch.arange(12)[None]
+
+    def twice(model):
+        return [model.train()(ids).logits for _ in range(2)]
+
+    for load in (weights.load, lambda name, **fields: weights.load_reward(name, seed=0, **fields)):
+        torch.testing.assert_close(*twice(load(str(tmp_path), trainable=True).model), rtol=0, atol=0)
+        kept = load(str(tmp_path), trainable=True, lora=Lora(rank=2, dropout=0.5)).model
+        for name, weight in kept.named_parameters():
+            if "lora_B" in name:
+                weight.data.fill_(1.0)
+        first, second = twice(kept)
+        assert not torch.equal(first, second)

@@ -62,7 +62,10 @@ def locate(name: str) -> str:
 
 
 def load(name: str, *, lora: Lora | None = None, trainable: bool = False, seed: int = 0) -> Policy:
-    """A policy by path or name, weights in float32; `lora` adds fresh adapters to it, by `seed`. Raises DataError."""
+    """A policy by path or name, weights in float32; `lora` adds fresh adapters to it, by `seed`. Raises DataError.
+
+    One that is `trainable` has no dropout but that of adapters.
+    """
     place = locate(name)
     adapters = (Path(place) / "adapter_config.json").is_file()
     if adapters and lora is not None:
@@ -76,6 +79,8 @@ def load(name: str, *, lora: Lora | None = None, trainable: bool = False, seed: 
             model = AutoPeftModelForCausalLM.from_pretrained(place, is_trainable=trainable, dtype=torch.float32)
         else:
             model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
+    if trainable:
+        without_dropout(model)
     tokenizer = load_tokenizer(name)
     return Policy(adapt(model, lora, seed=seed) if lora else model, tokenizer)
 
@@ -106,10 +111,20 @@ def load_reward(name: str, *, lora: Lora | None = None, trainable: bool = False,
             model = AutoModelForSequenceClassification.from_pretrained(place, **fields)
     if not hasattr(model, "score"):
         raise DataError(f"model {name!r}: a {type(model).__name__} has no head called `score`; choose a decoder model")
+    if trainable:
+        without_dropout(model)
     tokenizer = load_tokenizer(name)
     # By it `transformers` finds the end of a sequence, where it reads the reward.
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return Policy(adapt(model, lora, seed=seed or 0, task="SEQ_CLS") if lora else model, tokenizer)
+
+
+def without_dropout(model: Any) -> None:
+    """Switch off a model's own dropout: a question tree would drop the same of a context for all that continue it, and
+    preferences and rollouts compare a policy with what it was. That of adapters stays as their recipe has it."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Dropout) and "lora_dropout" not in name:
+            module.p = 0.0
 
 
 def is_reward(name: str) -> bool:
