@@ -140,3 +140,11 @@ def test_a_model_to_train_has_no_dropout_but_that_of_its_adapters(policy, tmp_pa
                 weight.data.fill_(1.0)
         first, second = twice(kept)
         assert not torch.equal(first, second)
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    assert weights.device() == torch.device("cpu") or torch.cuda.is_available()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert weights.device() == torch.device("cuda", 0)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert weights.device() == torch.device("cuda", 3)

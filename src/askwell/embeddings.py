@@ -69,8 +69,7 @@ def load(name: str) -> Encoder:
         tokenizer = AutoTokenizer.from_pretrained(place)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Encoder(model.to(device).eval(), tokenizer, pooling, prompts or {})
+    return Encoder(model.to(weights.device()).eval(), tokenizer, pooling, prompts or {})
 
 
 def pooling_of(place: Path, name: str) -> str:

@@ -29,7 +29,7 @@ class LocalPolicy:
     """A loaded policy with its system prompt, on a GPU where there is one. `messages_left_out` counts what was cut."""
 
     def __init__(self, policy: weights.Policy, *, prompt: str = "") -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = weights.device()
         self.model = policy.model.to(self.device).eval()
         self.tokenizer = policy.tokenizer
         self.pad = cast(int, self.tokenizer.pad_token_id)

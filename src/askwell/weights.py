@@ -8,6 +8,7 @@ model is a policy with a head of one label in place of its vocabulary's: a seque
 
 import copy
 import json
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -117,6 +118,13 @@ def load_reward(name: str, *, lora: Lora | None = None, trainable: bool = False,
     # By it `transformers` finds the end of a sequence, where it reads the reward.
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return Policy(adapt(model, lora, seed=seed or 0, task="SEQ_CLS") if lora else model, tokenizer)
+
+
+def device() -> torch.device:
+    """This process's GPU, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
 
 
 def without_dropout(model: Any) -> None:

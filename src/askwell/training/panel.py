@@ -51,7 +51,7 @@ class Member:
         told = training_of(path)
         self.name = path.parent.name if path.name == "checkpoint" else path.name
         self.policy = weights.load_reward(str(path))
-        self.policy.model.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
+        self.policy.model.eval().requires_grad_(False).to(weights.device())
         self.prompt = rendering.system_prompt(
             told.get("prompt", ""), stop_marker=told.get("stop_marker", recipe.stop_marker)
         )

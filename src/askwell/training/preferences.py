@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.nn.functional import logsigmoid
 
+from askwell import weights
 from askwell.recipes import Dpo
 from askwell.training import loop, scoring
 from askwell.training.examples import Candidates
@@ -114,10 +115,10 @@ def started(
     """The rows with each candidate's log-probability under the model as it is now, in the arithmetic of the training:
     in another one, rounding alone would be a departure from the start."""
     was_training = model.training
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = weights.device()
     model.eval().to(device)
     found: list[Candidates] = []
-    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
         for at in range(0, len(rows), AHEAD):
             some = rows[at : at + AHEAD]
             pieces = [piece for row in some for piece in row.pieces]
