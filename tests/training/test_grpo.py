@@ -264,7 +264,7 @@ def test_j5_a_judge_that_fails_stops_the_training_and_rewards_nothing(start, tmp
     with served(MockEndpoint(lambda body: "I cannot say.")) as url:
         settings = {"judge": {"model": "mock", "base_url": url}, "turns": 6, "group": 4, "max_new_tokens": 12}
         wanted = recipe(source, tmp_path / "run", method="grpo", model=str(policy / "checkpoint"), rollouts=settings)
-        with pytest.raises(EndpointError, match="max_unscored 2%"):
+        with pytest.raises(EndpointError, match=r"--rollouts.judge.max_unscored 2%: .*; mend the prompt"):
             runs.carry_out(grpo, wanted, "train")
     assert not (tmp_path / "run" / "manifest.json").exists()
 

@@ -45,7 +45,8 @@ class Opinion(BaseModel):
 class Judge:
     """Grades replies through an endpoint, from code that knows no event loop: all calls of a batch at once.
 
-    `most`: share of replies without a usable verdict above which it raises EndpointError, as soon as that is certain.
+    `most`: share of replies without a usable verdict above which it raises EndpointError, as soon as that is certain;
+    `name`: what the recipe calls the endpoint.
     """
 
     def __init__(
@@ -56,11 +57,12 @@ class Judge:
         run: str,
         stop_marker: str,
         most: float | None = None,
+        name: str = "judge",
         transport: Transport | None = None,
     ) -> None:
         self.endpoint, self.stop_marker = endpoints.pinned(endpoint), stop_marker
         self.most = endpoint.max_unscored if most is None else most
-        self.states: Counter[str] = Counter()
+        self.name, self.states = name, Counter[str]()
         self.prompt = prompts.load(PROMPT)
         # A model that cannot be loaded leaves neither a thread nor an open file behind.
         transport = transport or endpoints.transport_of(endpoint)
@@ -122,7 +124,7 @@ class Judge:
             opinion = await structured.ask(self.client, self.question(turn, parsed), Opinion, role=PROMPT)
         except Failed as failed:
             self.states[failed.kind] += 1
-            stage.check_share(self.states, self.most, "replies", final=False)
+            stage.check_share(self.states, self.most, "replies", final=False, endpoint=self.name, spooled=False)
             reason = f"unscored: the judge: {failed.kind}"
             return bare.model_copy(update={"format_score": None, "reward": None, "reason": reason})
         self.states["ok"] += 1

@@ -142,9 +142,14 @@ async def each(
     return dict(sorted(states.items()))
 
 
-def check_share(states: Counter[str], most: float, noun: str, *, final: bool, endpoint: str = "endpoint") -> None:
+def check_share(
+    states: Counter[str], most: float, noun: str, *, final: bool, endpoint: str = "endpoint", spooled: bool = True
+) -> None:
     """Raise EndpointError where more than `most` of the items have no usable answer: at the end by their share, before
-    it by the lower end of its interval (Wilson, one-sided 99 %). `endpoint` is what the recipe calls it."""
+    it by the lower end of its interval (Wilson, one-sided 99 %).
+
+    `endpoint` is what the recipe calls it, `spooled` whether a spool has what was answered.
+    """
     failed = states.total() - states["ok"] - states["over_budget"]
     if not failed or failed + states["ok"] < (1 if final else 20):
         return
@@ -155,7 +160,8 @@ def check_share(states: Counter[str], most: float, noun: str, *, final: bool, en
     kinds = ", ".join(f"{kind} ({times})" for kind, times in states.most_common() if kind not in ("ok", "over_budget"))
     raise EndpointError(
         f"{failed} of {count} {noun} have no usable answer ({share:.0%}), above --{endpoint}.max_unscored {most:.0%}: "
-        f"{kinds}; read them in spool.jsonl of the run directory, and mend the prompt, the model or its max_tokens"
+        f"{kinds}; {'read them in spool.jsonl of the run directory, and ' if spooled else ''}mend the prompt, the "
+        "model or its max_tokens"
     )
 
 

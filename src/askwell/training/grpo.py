@@ -176,7 +176,12 @@ def rewarder(chosen: Sequence[Ask], recipe: TrainRecipe, run: Run) -> Iterator[J
         store = store_of(settings.judge, recipe.output)
         most = min(MOST_UNSCORED, settings.judge.max_unscored)
         judge = LanguageModel(
-            settings.judge, store, run=str(recipe.output.resolve()), stop_marker=recipe.stop_marker, most=most
+            settings.judge,
+            store,
+            run=str(recipe.output.resolve()),
+            stop_marker=recipe.stop_marker,
+            most=most,
+            name="rollouts.judge",
         )
         try:
             yield Rewarder(labelled, judge.graded, settings.reward, panel)
