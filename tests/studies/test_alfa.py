@@ -70,11 +70,10 @@ def test_all_rows_are_planned_and_each_stage_once(tmp_path):
     chain = alfa.steps(recipe, recipe.output)
     outputs = [step.output for step in chain]
     assert len(set(outputs)) == len(outputs)
-    for step in chain:
-        before = outputs[: outputs.index(step.output)]
-        for other in chain:
-            text = json.dumps(step.recipe.model_dump(mode="json", exclude={"output"}))
-            if f'"{other.output}' in text and other is not step:
-                assert any(str(path).startswith(str(other.output)) for path in before), (step.output, other.output)
+    for place, step in enumerate(chain):
+        text = json.dumps(step.recipe.model_dump(mode="json", exclude={"output"}))
+        for other in outputs:
+            if f'"{other}' in text and other != step.output:
+                assert any(str(path).startswith(str(other)) for path in outputs[:place]), (step.output, other)
     compared = [step.recipe for step in chain if step.command == "evaluate questions"]
     assert len(compared) == 26 * 3 + 1 and {each.seed for each in compared} == {0}
